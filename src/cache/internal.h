@@ -1,0 +1,94 @@
+/* internal.h - the cache's structs, for the files of this room only. */
+#ifndef S3P_CACHE_INTERNAL_H
+#define S3P_CACHE_INTERNAL_H
+
+#include "cache/cache.h"
+
+#define SHARDS 64u
+#define CACHE_MAGIC 0xcac4e001u
+#define OBJECT_MAGIC 0x0b1ec701u
+#define SLICE_MAGIC 0x511ce001u
+
+struct shard {
+    _Alignas(64) pthread_mutex_t lock;
+    struct list *buckets;
+    size_t nbuckets; /* power of two */
+    size_t count;
+    struct list lru; /* most recently found at the end */
+};
+struct cache {
+    uint32_t magic, slice_bytes;
+    struct memory *memory;
+    struct evict *evict;
+    uint64_t capacity, max_objects_per_shard;
+    _Atomic uint64_t filling_bytes, nslices;
+    struct shard shards[SHARDS];
+};
+struct object {
+    uint32_t magic;
+    _Atomic unsigned refs; /* one is the index's while `indexed` */
+    struct cache *cache;
+    struct shard *shard;
+    struct hash128 hash;
+    char *key; /* base, variant */
+    size_t base_len, key_len;
+    /* shard lock: */
+    struct list chain, lru;
+    struct list waiters;
+    struct meta *meta, *failure;
+    struct slice **table;
+    uint64_t nslices;
+    bool validating, single_use;
+    struct object *replaces; /* a successor's predecessor, until published */
+    _Atomic bool indexed, sequential, has_filler;
+    _Atomic unsigned readers;
+    _Atomic uint64_t furthest;
+    _Atomic int state;
+    uint64_t size; /* set before READY */
+    uint64_t expires_ms; /* UNCACHEABLE */
+};
+struct slice {
+    uint32_t magic;
+    _Atomic uint32_t refs; /* one is the table's while `linked` */
+    struct cache *cache;
+    struct shard *shard; /* stays valid after the object is gone */
+    struct object *object; /* shard lock; NULL when not linked */
+    struct evict_entry entry;
+    struct extent extent;
+    uint64_t index, hash;
+    uint32_t length;
+    _Atomic uint32_t filled;
+    _Atomic int state;
+    _Atomic int error;
+    _Atomic bool unproven;
+    _Atomic uint8_t uses;
+    /* shard lock: */
+    bool linked, in_policy;
+    struct list waiters;
+    _Atomic unsigned nwaiters;
+    struct list free_link; /* on its way out */
+};
+
+enum waiter_state { WAITER_IDLE, WAITER_LINKED, WAITER_POSTED };
+struct waiter {
+    struct mail mail;
+    struct mailbox *mailbox;
+    waiter_fn *fn;
+    void *arg;
+    bool orphan, cancelled; /* owner thread only */
+    _Atomic int state;
+    struct shard *shard;      /* where it is linked */
+    _Atomic unsigned *counter; /* the list's counter, or NULL */
+    struct list link;
+    uint32_t want;
+};
+/* Shard lock held: link (a waiter whose cancelled wake-up is still on its way just accepts that one), and post those of a list (all, or only those with want < filled). */
+void waiter_link_locked(struct waiter *w, struct shard *sh, struct list *l, _Atomic unsigned *counter, uint32_t want);
+void waiters_wake_locked(struct list *l, bool all, uint32_t filled);
+
+enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out);
+/* Shard lock held: out of its object's table and the policy; the table's reference goes to *dead for slice_free_list. */
+void slice_unlink_locked(struct slice *s, struct list *dead);
+void slice_free_list(struct list *dead); /* no lock held */
+
+#endif

@@ -1,0 +1,262 @@
+/* slice.c - slices: their memory, states, leases and waiters.
+ *
+ * Only the filler writes a slice's bytes and raises `filled`; it tells waiters by looking at their number after the store
+ * (both sequentially consistent, as is the waiter's order: link, then look at `filled` again), so no wake-up is lost and
+ * the common case takes no lock. The table's reference and membership in the policy change under the shard's lock. */
+#include "cache/internal.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+
+struct victims {
+    struct list dead;
+};
+
+/* The policy's mutex is held: the shard's lock is only tried (see cache.h, lock order). */
+static bool slice_try_evict(void *arg, struct evict_entry *n)
+{
+    struct slice *s = container_of(n, struct slice, entry);
+    struct victims *v = arg;
+    bool gone = false;
+
+    if (pthread_mutex_trylock(&s->shard->lock) != 0) return false;
+    if (s->linked && atomic_load(&s->refs) == 1) {
+        s->in_policy = false; /* the policy unlinks it itself when we say so */
+        slice_unlink_locked(s, &v->dead);
+        gone = true;
+    }
+    pthread_mutex_unlock(&s->shard->lock);
+    return gone;
+}
+
+enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out)
+{
+    if (!essential && atomic_load(&c->filling_bytes) + bytes > c->capacity / 2) return ERR_NOMEM;
+    for (int tries = 0; tries < 8; tries++) {
+        if (memory_alloc(c->memory, bytes, out) == ERR_OK) return ERR_OK;
+        struct victims v;
+        list_init(&v.dead);
+        uint64_t freed = evict_run(c->evict, bytes, slice_try_evict, &v);
+        slice_free_list(&v.dead);
+        if (freed == 0) break;
+    }
+    return memory_alloc(c->memory, bytes, out);
+}
+
+void slice_unlink_locked(struct slice *s, struct list *dead)
+{
+    CHECK_OBJ(s, SLICE_MAGIC);
+    if (!s->linked) return;
+    s->linked = false;
+    if (s->in_policy) {
+        s->in_policy = false;
+        evict_remove(s->cache->evict, &s->entry);
+    }
+    s->object->table[s->index] = NULL;
+    s->object = NULL;
+    list_push_back(dead, &s->free_link);
+}
+
+void slice_free_list(struct list *dead)
+{
+    struct list *n;
+    while ((n = list_pop_front(dead)) != NULL) slice_unref(container_of(n, struct slice, free_link));
+}
+
+struct slice *slice_ref(struct slice *s)
+{
+    CHECK_OBJ(s, SLICE_MAGIC);
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void slice_unref(struct slice *s)
+{
+    CHECK_OBJ(s, SLICE_MAGIC);
+    if (atomic_fetch_sub(&s->refs, 1) != 1) return;
+    CHECK(!s->linked && !s->in_policy);
+    memory_free(s->cache->memory, &s->extent, atomic_load(&s->unproven));
+    atomic_fetch_sub(&s->cache->nslices, 1);
+    s->magic = 0;
+    free(s);
+}
+
+enum slice_state slice_state(const struct slice *s) { return (enum slice_state)atomic_load(&((struct slice *)s)->state); }
+enum err slice_error(const struct slice *s) { return (enum err)atomic_load(&((struct slice *)s)->error); }
+uint32_t slice_length(const struct slice *s) { return s->length; }
+uint32_t slice_filled(const struct slice *s)
+{
+    return atomic_load_explicit(&((struct slice *)s)->filled, memory_order_acquire);
+}
+const struct extent *slice_extent(const struct slice *s) { return &s->extent; }
+unsigned slice_uses(const struct slice *s) { return atomic_load_explicit(&((struct slice *)s)->uses, memory_order_relaxed); }
+void slice_mark_unproven(struct slice *s) { atomic_store(&s->unproven, true); }
+
+/* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */
+static struct slice *slice_new(struct object *o, uint64_t index, uint32_t length, bool essential)
+{
+    struct cache *c = o->cache;
+    struct slice *s = calloc(1, sizeof *s);
+
+    if (!s) return NULL;
+    if (slice_alloc(c, length, essential, &s->extent) != ERR_OK) {
+        free(s);
+        return NULL;
+    }
+    s->magic = SLICE_MAGIC;
+    s->cache = c;
+    s->shard = o->shard;
+    s->index = index;
+    s->length = length;
+    s->hash = o->hash.hi ^ ((index + 1) * 0x9e3779b97f4a7c15ull);
+    atomic_init(&s->refs, 1);
+    atomic_init(&s->state, SLICE_FILLING);
+    list_init(&s->waiters);
+    list_init(&s->free_link);
+    list_init(&s->entry.link);
+    atomic_fetch_add(&c->nslices, 1);
+    return s;
+}
+
+enum err object_claim(struct object *o, uint64_t index, bool essential, struct slice **out)
+{
+    CHECK_OBJ(o, OBJECT_MAGIC);
+    CHECK(atomic_load(&o->state) == OBJECT_READY && index < o->nslices);
+    struct cache *c = o->cache;
+    uint64_t from = index * c->slice_bytes;
+    uint32_t length = o->size - from < c->slice_bytes ? (uint32_t)(o->size - from) : c->slice_bytes;
+
+    pthread_mutex_lock(&o->shard->lock);
+    bool taken = o->table[index] != NULL;
+    pthread_mutex_unlock(&o->shard->lock);
+    if (taken) return ERR_AGAIN;
+
+    struct slice *s = slice_new(o, index, length, essential);
+    if (!s) return ERR_NOMEM;
+    evict_note(c->evict, s->hash);
+    atomic_fetch_add(&c->filling_bytes, length);
+    pthread_mutex_lock(&o->shard->lock);
+    taken = o->table[index] != NULL;
+    if (!taken) {
+        o->table[index] = s;
+        s->object = o;
+        s->linked = true;
+        atomic_fetch_add(&s->refs, 1);
+    }
+    pthread_mutex_unlock(&o->shard->lock);
+    if (taken) {
+        atomic_fetch_sub(&c->filling_bytes, length);
+        slice_unref(s);
+        return ERR_AGAIN;
+    }
+    *out = s;
+    return ERR_OK;
+}
+
+struct slice *object_lease(struct object *o, uint64_t index, bool use)
+{
+    CHECK_OBJ(o, OBJECT_MAGIC);
+    CHECK(index < o->nslices);
+    pthread_mutex_lock(&o->shard->lock);
+    struct slice *s = o->table[index];
+    if (s) {
+        atomic_fetch_add(&s->refs, 1);
+        if (use && s->in_policy) evict_touch(o->cache->evict, &s->entry);
+    }
+    pthread_mutex_unlock(&o->shard->lock);
+    if (s && use) {
+        uint8_t uses = atomic_load_explicit(&s->uses, memory_order_relaxed);
+        if (uses < UINT8_MAX) atomic_store_explicit(&s->uses, (uint8_t)(uses + 1), memory_order_relaxed);
+    }
+    return s;
+}
+
+void object_count(struct object *o, uint64_t first, uint64_t last, uint64_t *ready, uint64_t *absent)
+{
+    CHECK_OBJ(o, OBJECT_MAGIC);
+    *ready = *absent = 0;
+    pthread_mutex_lock(&o->shard->lock);
+    for (uint64_t i = first; i <= last && i < o->nslices; i++) {
+        struct slice *s = o->table[i];
+        if (!s)
+            ++*absent;
+        else if (atomic_load(&s->state) == SLICE_READY)
+            ++*ready;
+    }
+    pthread_mutex_unlock(&o->shard->lock);
+}
+
+/* The slice is whole: everyone wakes, and from now on the policy decides how long it stays. */
+static void slice_complete(struct slice *s)
+{
+    atomic_fetch_sub(&s->cache->filling_bytes, s->length);
+    pthread_mutex_lock(&s->shard->lock);
+    atomic_store(&s->state, SLICE_READY);
+    if (s->linked) {
+        s->in_policy = true;
+        evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
+    }
+    waiters_wake_locked(&s->waiters, true, 0);
+    pthread_mutex_unlock(&s->shard->lock);
+}
+
+void slice_progress(struct slice *s, uint32_t filled)
+{
+    CHECK_OBJ(s, SLICE_MAGIC);
+    CHECK(atomic_load(&s->state) == SLICE_FILLING && filled <= s->length);
+    atomic_store(&s->filled, filled);
+    if (filled == s->length) {
+        slice_complete(s);
+        return;
+    }
+    if (atomic_load(&s->nwaiters) == 0) return;
+    pthread_mutex_lock(&s->shard->lock);
+    waiters_wake_locked(&s->waiters, false, filled);
+    pthread_mutex_unlock(&s->shard->lock);
+}
+
+void slice_fail(struct slice *s, enum err why)
+{
+    struct list dead;
+
+    CHECK_OBJ(s, SLICE_MAGIC);
+    if (atomic_load(&s->state) != SLICE_FILLING) return;
+    list_init(&dead);
+    atomic_fetch_sub(&s->cache->filling_bytes, s->length);
+    pthread_mutex_lock(&s->shard->lock);
+    atomic_store(&s->error, (int)why);
+    atomic_store(&s->state, SLICE_DEAD);
+    slice_unlink_locked(s, &dead);
+    waiters_wake_locked(&s->waiters, true, 0);
+    pthread_mutex_unlock(&s->shard->lock);
+    slice_free_list(&dead);
+}
+
+void slice_forget(struct slice *s)
+{
+    struct list dead;
+
+    CHECK_OBJ(s, SLICE_MAGIC);
+    list_init(&dead);
+    pthread_mutex_lock(&s->shard->lock);
+    if (s->linked && s->object->single_use && atomic_load(&s->state) == SLICE_READY)
+        slice_unlink_locked(s, &dead);
+    pthread_mutex_unlock(&s->shard->lock);
+    slice_free_list(&dead);
+}
+
+bool slice_wait(struct slice *s, uint32_t want, struct waiter *w)
+{
+    bool waiting = false;
+
+    CHECK_OBJ(s, SLICE_MAGIC);
+    pthread_mutex_lock(&s->shard->lock);
+    if (atomic_load(&s->state) == SLICE_FILLING) {
+        waiter_link_locked(w, s->shard, &s->waiters, &s->nwaiters, want);
+        waiting = true;
+        if (atomic_load(&s->filled) > want) waiters_wake_locked(&s->waiters, false, want + 1);
+    }
+    pthread_mutex_unlock(&s->shard->lock);
+    return waiting;
+}

@@ -1,0 +1,121 @@
+/* s3p_module.h - the only header a module sees.
+ *
+ * A module is a `struct s3p_module`: a name, an ABI version, and functions hooked into phases. The proxy calls
+ * init once in the main thread, worker_init on every worker, then the hooks on workers (several threads at once: a module
+ * keeps per-request state in requests, per-worker state in what worker_init returned). Hooks must not block.
+ *
+ * Phases of a request, in order: ROUTE decided -> ACCESS hooks -> the route's HANDLER (a module's, or the cache and origin)
+ * -> HEAD_FILTER hooks (before the response head goes out) -> LOG writers (after the end). Inside a phase hooks run by
+ * rising `order`, then by name. Strings are {pointer, length}, valid until the request's end unless said otherwise. */
+#ifndef S3P_MODULE_H
+#define S3P_MODULE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define S3P_ABI_VERSION 1u
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    const char *p;
+    size_t n;
+} s3p_str;
+
+typedef struct s3p_request s3p_request; /* opaque */
+struct s3p_module;
+
+enum s3p_result {
+    S3P_OK,       /* go on (access: this hook has no objection) */
+    S3P_DENY,     /* access: 403 AccessDenied */
+    S3P_DECLINED, /* handler: not mine, 404 */
+    S3P_ERROR     /* 500 InternalError */
+};
+
+/* What is known of a request. Times are nanoseconds of the monotonic clock unless named otherwise. */
+typedef struct {
+    s3p_str method, target, path, query; /* raw; query with signatures masked */
+    s3p_str host, user_agent, referer, range;
+    s3p_str peer, local;      /* "address:port" */
+    s3p_str protocol;         /* "HTTP/1.1", "HTTP/1.0", "HTTP/2" */
+    s3p_str operation;        /* "GET", "HEAD", "LIST", "PUT", "DELETE", ... as the op-log names them */
+    s3p_str bucket, key;      /* raw */
+    s3p_str origin, cache;    /* names from the configuration, empty if none */
+    s3p_str cache_result;     /* HIT PARTIAL MISS REVALIDATED STALE BYPASS, or empty */
+    s3p_str route;            /* the route's path */
+    s3p_str request_id;       /* 16 hex digits, also sent as x-amz-request-id of our own errors */
+    s3p_str error;            /* why the response broke off, empty when whole */
+    bool tls;
+    unsigned status;          /* 0: no response was sent */
+    uint64_t sent_bytes;      /* response body */
+    uint64_t received_bytes;  /* request body */
+    uint64_t origin_bytes;    /* body bytes asked of the origin for this request */
+    int64_t start_unix_ns;    /* wall clock */
+    uint64_t start_ns, first_byte_ns, end_ns; /* first_byte_ns 0: none was sent; end_ns 0: still running */
+} s3p_request_info;
+
+/* Functions the proxy offers. Grows at its end only. */
+typedef struct s3p_api {
+    uint32_t abi;
+    /* requests: on the request's worker only */
+    void (*request_info)(const s3p_request *r, s3p_request_info *out);
+    s3p_str (*request_header)(const s3p_request *r, const char *lower_name); /* {NULL,0} if absent */
+    /* The whole request body (at most max bytes), then done; body.p NULL: too large or the client failed. */
+    void (*request_body)(s3p_request *r, size_t max, void (*done)(s3p_request *r, s3p_str body, void *arg), void *arg);
+    /* HEAD_FILTER: add, replace (value.p set) or remove (value.p NULL) a response field; true on success. */
+    bool (*response_set)(s3p_request *r, const char *name, s3p_str value);
+    unsigned (*response_status)(const s3p_request *r);
+    /* HANDLER: answer and finish. The body is copied. content_type may be NULL. */
+    void (*respond)(s3p_request *r, unsigned status, const char *content_type, s3p_str body);
+    /* HANDLER, ACCESS: answer with an S3 error document. */
+    void (*respond_error)(s3p_request *r, unsigned status, const char *s3_code, const char *message);
+    void *(*alloc)(s3p_request *r, size_t n); /* freed at the request's end; NULL on failure */
+    void *(*worker_data)(const s3p_request *r, const struct s3p_module *m);
+
+    /* the process: any worker */
+    char *(*stats_json)(void);  /* malloc'ed; one JSON object */
+    char *(*config_yaml)(void); /* malloc'ed; secrets masked */
+    bool (*ready)(void);        /* false while starting, draining or without a usable origin */
+    /* Drop from all caches: kind "uri" (path as a client would send it, /bucket/key), "prefix" (of the same) or "all".
+     * Returns how many objects were dropped, -1 for an unknown kind. */
+    int64_t (*purge)(const char *kind, s3p_str what);
+    const char *(*version)(void);
+    uint64_t (*uptime_ms)(void);
+    void (*log)(int level, const char *text); /* 0 error 1 warn 2 info 3 debug */
+    /* text files written by a background thread: for logs */
+    void *(*file_open)(const char *path, char *why, size_t n); /* "stderr", "stdout" or a path; NULL and a reason */
+    void (*file_write)(void *f, const char *line, size_t n);   /* any thread; queued */
+    void (*file_reopen)(void *f);
+    void (*file_close)(void *f);
+    /* configuration of this module: scalar at a dotted path ("access_log.file"), NULL if unset; lives as long as the
+     * configuration. */
+    const char *(*config)(const char *path);
+} s3p_api;
+
+struct s3p_module {
+    uint32_t abi; /* S3P_ABI_VERSION */
+    const char *name;
+    /* Main thread, once. Non-zero stops the start; why gets one line. */
+    int (*init)(const s3p_api *api, char *why, size_t n);
+    void (*exit)(void);
+    void (*reopen)(void); /* logs were rotated (SIGUSR1); main thread */
+    void *(*worker_init)(unsigned worker); /* NULL is fine */
+    void (*worker_exit)(void *worker_data);
+    /* hooks; NULL = not in this phase. order: lower runs earlier; 0..100 the proxy's own, default 50 */
+    int order;
+    enum s3p_result (*access)(s3p_request *r);
+    const char *handler_name; /* `handler:` of routes that this module serves */
+    enum s3p_result (*handler)(s3p_request *r); /* S3P_OK: has answered or will */
+    enum s3p_result (*head_filter)(s3p_request *r);
+    void (*log)(const s3p_request *r);
+};
+typedef struct s3p_module s3p_module;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,524 @@
+/* discover.c - the first question about an object: a ranged GET that is also the delivery of its first part.
+ *
+ * A discovery belongs to its worker. The request that started it (the leader) and all others wait on the object; when the
+ * head of the answer has come, the object is published (or fails) and everyone wakes. The body goes on as a part.
+ *
+ *   answer                       | outcome
+ *   206, 200 of known length     | object published, its body becomes a part (200 longer than a part: a sequential one)
+ *   200 of unknown length        | only the leader gets it, as it comes; the others ask for themselves
+ *   not storable (RFC 9111)      | the leader gets a private object; the key is marked so that nobody waits in line for it
+ *   304 to a validation          | the old object's head is refreshed
+ *   416                          | asked again by HEAD: an empty object, or a range past the end
+ *   5xx, 429, broken connections | tried again with back-off, then stale if allowed, then the failure is everyone's
+ *   other                        | the failure is everyone's, as it came */
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "http/cond.h"
+#include "proxy/proxy.h"
+
+#define CAPTURE_BYTES 65536u
+#define UNCACHEABLE_MS 10000
+
+struct discovery {
+    struct list link;
+    struct worker *worker;
+    struct source *src;
+    struct request *leader;
+    enum discovery_kind kind;
+    struct object *object; /* NEW */
+    struct object *old;
+    struct meta *old_meta;
+    struct upcall *call;
+    struct origin_request req;
+    struct hdr *hdrs;
+    bool by_head, whole; /* HEAD; GET without a range */
+    uint64_t first, last;
+    uint64_t fresh_for_ms, stale_if_error_ms, started_ns;
+    struct retry retry;
+    struct timer timer;
+    /* an error answer being read */
+    unsigned status;
+    struct meta *failure_head;
+    char *capture;
+    size_t captured;
+    int64_t retry_after_s;
+};
+
+static void discovery_submit(struct discovery *d);
+static void discovery_failed(struct discovery *d, enum err e);
+
+static const struct origin_conf *discovery_conf(const struct discovery *d)
+{
+    return origin_conf(origin_worker_origin(d->src->origin));
+}
+
+static struct object *discovery_waited_on(const struct discovery *d) { return d->old ? d->old : d->object; }
+
+static void discovery_free(struct discovery *d)
+{
+    timer_stop(&d->timer);
+    if (d->leader) d->leader->discovery = NULL;
+    list_remove(&d->link);
+    object_unref(d->object);
+    object_unref(d->old);
+    meta_unref(d->old_meta);
+    meta_unref(d->failure_head);
+    source_unref(d->src);
+    free(d->capture);
+    free(d);
+}
+
+/* Ends without an answer that anybody can use: those who wait look again. */
+static void discovery_abandon(struct discovery *d)
+{
+    upcall_cancel(d->call);
+    d->call = NULL;
+    if (d->object && object_state(d->object) == OBJECT_NEW) object_fail(d->object, NULL);
+    if (d->old) object_validate_end(d->old, NULL);
+    discovery_free(d);
+}
+
+/* ---- failure */
+
+static bool discovery_may_serve_stale(const struct discovery *d)
+{
+    if (d->kind != VALIDATE) return false;
+    const struct repr *r = repr_of(d->old_meta);
+    if (r->must_revalidate || r->no_cache) return false;
+    uint64_t allowed = r->stale_if_error_ms != UINT64_MAX ? r->stale_if_error_ms : d->stale_if_error_ms;
+    uint64_t now = loop_now_ms(d->worker->loop);
+    return allowed > 0 && (now < r->fresh_until_ms || now - r->fresh_until_ms <= allowed);
+}
+
+/* Everyone who waits gets this. Takes the reference. */
+static void discovery_tell_failure(struct discovery *d, struct meta *failure)
+{
+    if (d->old) {
+        if (d->leader && failure) d->leader->failed = meta_ref(failure);
+        if (d->kind == VALIDATE && object_state(d->object) == OBJECT_NEW) object_fail(d->object, NULL);
+        object_validate_end(d->old, NULL);
+        meta_unref(failure);
+    } else {
+        object_fail(d->object, failure);
+    }
+    discovery_free(d);
+}
+
+static void discovery_give_up(struct discovery *d, enum err e)
+{
+    struct meta *failure = NULL, *same = NULL;
+    bool server_side = d->status == 0 || d->status >= 500 || d->status == 429;
+
+    if (server_side && discovery_may_serve_stale(d) &&
+        repr_refresh(d->old_meta, d->src, NULL, &same) == ERR_OK) {
+        if (d->leader) d->leader->result = RESULT_STALE;
+        object_fail(d->object, NULL);
+        object_validate_end(d->old, same);
+        discovery_free(d);
+        return;
+    }
+    if (d->kind == CHECKSUMS && server_side) { /* the object itself is fine: go on without */
+        object_validate_end(d->old, NULL);
+        if (d->leader) d->leader->asked_checksums = true;
+        discovery_free(d);
+        return;
+    }
+    if (d->old && !server_side) object_drop(d->old);
+    if (d->failure_head) {
+        const struct repr *h = repr_of(d->failure_head);
+        struct head head = {.status = d->status, .hdrs = h->hdrs, .nhdrs = h->nhdrs};
+        repr_create_failure(&head, str_make(d->capture, d->captured), d->by_head, ERR_OK, &failure);
+    } else {
+        repr_create_failure(NULL, (struct str){NULL, 0}, false, e, &failure);
+    }
+    discovery_tell_failure(d, failure);
+}
+
+static void discovery_failed(struct discovery *d, enum err e)
+{
+    uint64_t delay_ms;
+    struct object *o = discovery_waited_on(d);
+    bool wanted = d->leader || object_has_waiters(o);
+
+    if (wanted && retry_next(&d->retry, &d->worker->budgets[d->src->origin_index], discovery_conf(d),
+                             d->status ? ERR_OK : e, d->status, (struct str){NULL, 0}, d->retry_after_s, false, &delay_ms)) {
+        log_info("GET " STR_FMT ": %s (status %u), trying again in %llu ms", STR_ARG(d->src->path), err_text(e),
+                 d->status, (unsigned long long)delay_ms);
+        stat_add(&origin_worker_stats(d->src->origin)->retries, 1);
+        timer_set(&d->timer, delay_ms);
+        return;
+    }
+    discovery_give_up(d, e);
+}
+
+/* ---- success */
+
+static void discovery_judge(const struct discovery *d, const struct head *resp, struct cache_verdict *v)
+{
+    cache_judge(&d->src->req, resp, d->src->authorized, d->fresh_for_ms, (int64_t)(wallclock_ms() / 1000),
+                (clock_ns() - d->started_ns) / 1000000, v);
+}
+
+/* The body that is coming becomes a part of o, or ends here when there is none. */
+static void discovery_hand_over(struct discovery *d, struct object *o, uint64_t start, uint64_t end)
+{
+    struct upcall *call = d->call;
+    struct fetch *f = d->leader ? &d->leader->fetch : NULL;
+
+    d->call = NULL;
+    if (d->by_head || end <= start || part_adopt(d->src, o, f, start, end, call) != ERR_OK) upcall_cancel(call);
+}
+
+static void discovery_publish(struct discovery *d, struct object *o, struct meta *m, uint64_t start, uint64_t end)
+{
+    const struct repr *r = repr_of(m);
+    bool validated = r->etag_strong || (!r->etag.n && r->last_modified.n);
+
+    if (!d->by_head && ((d->whole && end - start > discovery_conf(d)->part_bytes) || !validated)) object_set_sequential(o);
+    if (object_publish(o, m) != ERR_OK) {
+        meta_unref(m);
+        d->status = 0;
+        discovery_give_up(d, ERR_NOMEM);
+        return;
+    }
+    discovery_hand_over(d, o, start, end);
+    if (d->old) object_validate_end(d->old, NULL);
+    discovery_free(d);
+}
+
+/* Not to be shared: the leader gets an object of its own, the key is marked. */
+static void discovery_private(struct discovery *d, struct meta *m, uint64_t start, uint64_t end)
+{
+    struct object *o = NULL;
+
+    if (!d->leader) {
+        meta_unref(m);
+        if (d->old) object_drop(d->old);
+        discovery_abandon(d);
+        return;
+    }
+    if (d->old) object_drop(d->old);
+    if (!object_indexed(d->object)) { /* private already, or a successor */
+        o = object_ref(d->object);
+    } else if (object_create_private(d->leader->cache, &d->leader->key, &o) != ERR_OK) {
+        meta_unref(m);
+        discovery_give_up(d, ERR_NOMEM);
+        return;
+    }
+    if (o != d->object) object_mark_uncacheable(d->object, loop_now_ms(d->worker->loop), UNCACHEABLE_MS);
+    d->leader->handed = o;
+    discovery_publish(d, o, m, start, end);
+}
+
+static void discovery_stream(struct discovery *d, const struct head *resp, int64_t length)
+{
+    struct request *r = d->leader;
+    struct upcall *call = d->call;
+
+    if (!r) {
+        discovery_abandon(d);
+        return;
+    }
+    d->call = NULL;
+    r->discovery = NULL;
+    d->leader = NULL;
+    waiter_cancel(r->waiter);
+    if (d->old) {
+        object_drop(d->old);
+        object_validate_end(d->old, NULL);
+    }
+    if (object_indexed(d->object))
+        object_mark_uncacheable(d->object, loop_now_ms(d->worker->loop), UNCACHEABLE_MS);
+    else if (object_state(d->object) == OBJECT_NEW)
+        object_fail(d->object, NULL);
+    pass_adopt(r, resp, length, call);
+    discovery_free(d);
+}
+
+static enum err discovery_extent(const struct discovery *d, const struct head *resp, int64_t length, uint64_t *size,
+                                 uint64_t *start, uint64_t *end)
+{
+    struct content_range cr;
+
+    *start = *end = 0;
+    if (resp->status == 206) {
+        if (content_range_parse(head_value(resp, HDR_CONTENT_RANGE), &cr) != ERR_OK || cr.unsatisfied ||
+            cr.size == UINT64_MAX || cr.first != d->first || cr.last >= cr.size || cr.last > d->last || d->by_head || d->whole ||
+            (cr.last != d->last && cr.last != cr.size - 1) ||
+            (length >= 0 && (uint64_t)length != cr.last - cr.first + 1))
+            return ERR_PROTOCOL;
+        *size = cr.size;
+        *start = cr.first;
+        *end = cr.last + 1;
+        return ERR_OK;
+    }
+    int64_t n = d->by_head ? resp->content_length : length;
+    if (n < 0) return ERR_NOT_SUPPORTED;
+    *size = (uint64_t)n;
+    if (!d->by_head) *end = (uint64_t)n;
+    return ERR_OK;
+}
+
+static bool can_resume(const struct head *resp)
+{
+    return etag_is_strong(head_value(resp, HDR_ETAG)) || head_find(resp, HDR_LAST_MODIFIED);
+}
+
+static void discovery_found(struct discovery *d, const struct head *resp, int64_t length)
+{
+    uint64_t size, start, end;
+    struct cache_verdict v;
+    struct meta *m;
+    enum err e = discovery_extent(d, resp, length, &size, &start, &end);
+
+    if (e == ERR_NOT_SUPPORTED) {
+        discovery_stream(d, resp, length);
+        return;
+    }
+    if (e == ERR_OK && resp->status == 206 && !can_resume(resp) && (start > 0 || end < size)) {
+        /* Nothing tells its versions apart: parts of it must not be joined. Ask for all of it in one answer. */
+        upcall_cancel(d->call);
+        d->call = NULL;
+        d->whole = true;
+        discovery_submit(d);
+        return;
+    }
+    if (e == ERR_OK) {
+        discovery_judge(d, resp, &v);
+        e = repr_create(d->src, resp, size, &v, loop_now_ms(d->worker->loop), &m);
+    }
+    if (e != ERR_OK) {
+        upcall_cancel(d->call);
+        d->call = NULL;
+        discovery_failed(d, e);
+        return;
+    }
+    struct repr *r = m->user;
+    r->checksums_asked = d->by_head || (start == 0 && end == size);
+    if (resp->status == 200 && !d->by_head && !d->whole) d->whole = true; /* ranges are ignored there */
+    if (d->leader) d->leader->fwd_status = resp->status;
+    if (v.storable)
+        discovery_publish(d, d->object, m, start, end);
+    else
+        discovery_private(d, m, start, end);
+}
+
+/* Freshness of a validated representation follows the stored fields with the 304's over them. */
+static bool discovery_judge_refreshed(const struct discovery *d, struct meta *m, const struct head *resp,
+                                      struct cache_verdict *v)
+{
+    const struct repr *r = repr_of(m);
+    struct hdr *all = malloc((r->nhdrs + 2) * sizeof *all);
+    struct head merged = {.status = 200, .hdrs = all, .content_length = -1};
+
+    if (!all) {
+        meta_unref(m);
+        return false;
+    }
+    for (unsigned i = 0; i < r->nhdrs; i++) all[merged.nhdrs++] = r->hdrs[i];
+    const struct hdr *date = head_find(resp, HDR_DATE), *age = head_find(resp, HDR_AGE);
+    if (date) all[merged.nhdrs++] = *date;
+    if (age) all[merged.nhdrs++] = *age;
+    discovery_judge(d, &merged, v);
+    free(all);
+    return true;
+}
+
+static void discovery_not_modified(struct discovery *d, const struct head *resp)
+{
+    struct cache_verdict v;
+    struct meta *m;
+
+    upcall_cancel(d->call);
+    d->call = NULL;
+    if (d->kind != VALIDATE) {
+        discovery_failed(d, ERR_PROTOCOL);
+        return;
+    }
+    if (repr_refresh(d->old_meta, d->src, resp, &m) != ERR_OK || !discovery_judge_refreshed(d, m, resp, &v)) {
+        discovery_give_up(d, ERR_NOMEM);
+        return;
+    }
+    repr_set_freshness(m, &v, loop_now_ms(d->worker->loop));
+    if (d->leader) {
+        d->leader->result = RESULT_REVALIDATED;
+        d->leader->fwd_status = 304;
+    }
+    object_fail(d->object, NULL);
+    object_validate_end(d->old, m);
+    discovery_free(d);
+}
+
+/* The HEAD that asked for checksums has come. */
+static void discovery_checksums(struct discovery *d, const struct head *resp)
+{
+    struct meta *m = NULL;
+    const struct repr *old = repr_of(d->old_meta);
+    bool same = str_eq(old->etag, head_value(resp, HDR_ETAG)) && resp->content_length == (int64_t)d->old_meta->size;
+
+    upcall_cancel(d->call);
+    d->call = NULL;
+    if (!same) {
+        object_drop(d->old); /* another version by now: those who wait ask anew */
+    } else if (repr_refresh(d->old_meta, d->src, resp, &m) == ERR_OK) {
+        ((struct repr *)m->user)->checksums_asked = true;
+    }
+    if (d->leader) d->leader->asked_checksums = true;
+    object_validate_end(d->old, m);
+    discovery_free(d);
+}
+
+/* ---- events */
+
+static void discovery_capture_begin(struct discovery *d, const struct head *resp)
+{
+    uint64_t s;
+
+    d->status = resp->status;
+    d->captured = 0;
+    d->retry_after_s = str_to_u64(head_value(resp, HDR_RETRY_AFTER), &s) && s < 3600 ? (int64_t)s : -1;
+    meta_unref(d->failure_head);
+    d->failure_head = NULL;
+    repr_create_failure(resp, (struct str){NULL, 0}, d->by_head, ERR_OK, &d->failure_head);
+    if (!d->capture) d->capture = malloc(CAPTURE_BYTES);
+}
+
+static void discovery_head(void *arg, const struct head *resp, int64_t length)
+{
+    struct discovery *d = arg;
+
+    if (resp->status == 200 || resp->status == 206) {
+        if (d->kind == CHECKSUMS)
+            discovery_checksums(d, resp);
+        else
+            discovery_found(d, resp, length);
+    } else if (resp->status == 304) {
+        discovery_not_modified(d, resp);
+    } else if (resp->status == 416 && !d->by_head && !d->whole) {
+        upcall_cancel(d->call);
+        d->call = NULL;
+        d->by_head = true;
+        discovery_submit(d);
+    } else {
+        discovery_capture_begin(d, resp);
+        if (d->capture) return;
+        upcall_cancel(d->call);
+        d->call = NULL;
+        discovery_give_up(d, ERR_NOMEM);
+    }
+}
+
+static unsigned discovery_space(void *arg, struct iovec *iov, unsigned max)
+{
+    struct discovery *d = arg;
+
+    (void)max;
+    if (d->captured == CAPTURE_BYTES) d->captured = 0; /* longer than anybody's error document: only its end is kept */
+    iov->iov_base = d->capture + d->captured;
+    iov->iov_len = CAPTURE_BYTES - d->captured;
+    return 1;
+}
+
+static void discovery_filled(void *arg, size_t n) { ((struct discovery *)arg)->captured += n; }
+
+static void discovery_end(void *arg, enum err why)
+{
+    struct discovery *d = arg;
+
+    d->call = NULL;
+    if (why != ERR_OK) {
+        d->status = 0;
+        meta_unref(d->failure_head);
+        d->failure_head = NULL;
+    }
+    discovery_failed(d, why);
+}
+
+static const struct client_events discovery_events = {discovery_head, discovery_space, discovery_filled, discovery_end};
+
+/* ---- asking */
+
+static void discovery_conditions(struct discovery *d, unsigned *n)
+{
+    if (d->kind != VALIDATE) return;
+    const struct repr *r = repr_of(d->old_meta);
+    if (r->etag.n)
+        d->hdrs[(*n)++] = (struct hdr){STR_LIT("If-None-Match"), r->etag, HDR_IF_NONE_MATCH};
+    if (r->last_modified.n)
+        d->hdrs[(*n)++] = (struct hdr){STR_LIT("If-Modified-Since"), r->last_modified, HDR_IF_MODIFIED_SINCE};
+}
+
+static void discovery_submit(struct discovery *d)
+{
+    unsigned n = d->src->nhdrs;
+
+    d->status = 0;
+    d->retry_after_s = -1;
+    d->started_ns = clock_ns();
+    if (n) memcpy(d->hdrs, d->src->hdrs, n * sizeof d->hdrs[0]);
+    if (discovery_conf(d)->type == ORIGIN_S3)
+        d->hdrs[n++] = (struct hdr){STR_LIT("x-amz-checksum-mode"), STR_LIT("ENABLED"), HDR_AMZ_CHECKSUM_MODE};
+    discovery_conditions(d, &n);
+    d->req = (struct origin_request){.method = d->by_head ? METHOD_HEAD : METHOD_GET,
+                                     .method_text = d->by_head ? STR_LIT("HEAD") : STR_LIT("GET"),
+                                     .address = d->src->address, .path = d->src->path, .query = d->src->query,
+                                     .hdrs = d->hdrs, .nhdrs = n, .has_range = !d->by_head && !d->whole,
+                                     .first = d->first, .last = d->last};
+    retry_budget_request(&d->worker->budgets[d->src->origin_index]);
+    enum err e = upcall_start(d->src->origin, &d->req, &discovery_events, d, &d->call);
+    if (e != ERR_OK) discovery_give_up(d, e);
+}
+
+static void discovery_retry(struct timer *t) { discovery_submit(container_of(t, struct discovery, timer)); }
+
+/* Whole slices around what the client wants, at most a part; by HEAD when the end is counted from. */
+static void discovery_span(struct discovery *d, const struct request *r)
+{
+    uint64_t ss = r->conf->caches[r->cache_index].slice_bytes, part = discovery_conf(d)->part_bytes;
+    const struct range *g = &r->range;
+
+    d->by_head = d->kind == CHECKSUMS || r->head_only || g->kind == RANGE_SUFFIX;
+    if (g->kind == RANGE_FROM || g->kind == RANGE_SPAN) d->first = g->first / ss * ss;
+    if (d->first > INT64_MAX / 2) d->by_head = true;
+    d->last = d->first + part - 1;
+    if (g->kind == RANGE_SPAN && g->last >= g->first && g->last < d->last) d->last = (g->last / ss + 1) * ss - 1;
+}
+
+enum err discovery_start(struct request *r, enum discovery_kind kind, struct object *o, struct object *old)
+{
+    enum err e = request_make_source(r);
+    struct discovery *d = e == ERR_OK ? calloc(1, sizeof *d + (r->source->nhdrs + 4) * sizeof d->hdrs[0]) : NULL;
+
+    if (!d) return ERR_NOMEM;
+    d->hdrs = (struct hdr *)(d + 1);
+    d->worker = r->worker;
+    d->kind = kind;
+    d->src = source_ref(r->source);
+    d->object = o ? object_ref(o) : NULL;
+    d->old = old ? object_ref(old) : NULL;
+    d->old_meta = old ? object_meta(old) : NULL;
+    d->fresh_for_ms = r->conf->caches[r->cache_index].fresh_for_ms;
+    d->stale_if_error_ms = r->conf->caches[r->cache_index].stale_if_error_ms;
+    d->leader = r;
+    r->discovery = d;
+    discovery_span(d, r);
+    timer_init(&d->timer, r->worker->loop, discovery_retry);
+    list_push_back(&r->worker->discoveries, &d->link);
+    discovery_submit(d);
+    return ERR_OK;
+}
+
+void discovery_leader_left(struct discovery *d)
+{
+    d->leader = NULL;
+    if (!object_has_waiters(discovery_waited_on(d))) discovery_abandon(d);
+}
+
+void worker_cancel_discoveries(struct worker *w)
+{
+    while (!list_empty(&w->discoveries)) {
+        struct discovery *d = container_of(list_first(&w->discoveries), struct discovery, link);
+        discovery_abandon(d);
+    }
+}

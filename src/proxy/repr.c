@@ -1,0 +1,255 @@
+/* repr.c - stored heads: what of a response is kept, replayed, refreshed, and by which request fields it was selected. */
+#include <stdlib.h>
+
+#include "http/cond.h"
+#include "http/date.h"
+#include "proxy/proxy.h"
+
+struct str cache_result_text(enum cache_result r)
+{
+    static const struct str texts[] = {
+#define X(id, text) STR_LIT(text),
+        CACHE_RESULTS(X)
+#undef X
+    };
+    return texts[r];
+}
+
+struct stored {
+    struct repr repr;
+    struct pool *pool;
+};
+
+static void repr_free(void *user)
+{
+    struct repr *r = user;
+    struct stored *s = container_of(r, struct stored, repr);
+    pool_destroy(s->pool);
+}
+
+/* Fields of this one message, of the hop, or that are written anew for every answer. */
+static bool is_stored(const struct head *resp, const struct hdr *h)
+{
+    switch (h->id) {
+    case HDR_CONTENT_LENGTH:
+    case HDR_CONTENT_RANGE:
+    case HDR_TRANSFER_ENCODING:
+    case HDR_DATE:
+    case HDR_AGE:
+    case HDR_SERVER:
+    case HDR_VIA:
+    case HDR_ACCEPT_RANGES:
+    case HDR_SET_COOKIE:
+    case HDR_CACHE_STATUS:
+    case HDR_X_CACHE:
+    case HDR_AMZ_REQUEST_ID:
+    case HDR_AMZ_ID_2: return false;
+    default: return !hdr_is_hop_by_hop(resp, h);
+    }
+}
+
+static bool is_checksum(struct str name)
+{
+    struct str prefix = STR_LIT("x-amz-checksum-");
+    return name.n > prefix.n && str_eq_ci(str_make(name.p, prefix.n), prefix);
+}
+
+static enum err stored_create(struct stored **out)
+{
+    struct pool *p = pool_create(256 * 1024);
+    struct stored *s = p ? pool_zalloc(p, sizeof *s) : NULL;
+
+    if (!s) {
+        if (p) pool_destroy(p);
+        return ERR_NOMEM;
+    }
+    s->pool = p;
+    s->repr.last_modified_s = -1;
+    s->repr.status = 200;
+    *out = s;
+    return ERR_OK;
+}
+
+static bool stored_add(struct stored *s, const struct hdr *h)
+{
+    struct hdr *d = &s->repr.hdrs[s->repr.nhdrs];
+    d->id = h->id;
+    d->name = pool_str(s->pool, h->name);
+    d->value = pool_str(s->pool, h->value);
+    if (!d->name.p || !d->value.p) return false;
+    s->repr.nhdrs++;
+    if (d->id == HDR_ETAG) s->repr.etag = d->value;
+    if (d->id == HDR_LAST_MODIFIED) s->repr.last_modified = d->value;
+    if (d->id == HDR_CONTENT_TYPE) s->repr.content_type = d->value;
+    if (is_checksum(d->name)) s->repr.has_checksums = true;
+    return true;
+}
+
+/* The request's values of the fields that Vary names. */
+static bool stored_vary(struct stored *s, const struct source *src)
+{
+    unsigned n = 0;
+    struct str rest, member;
+
+    for (unsigned i = 0; i < s->repr.nhdrs; i++)
+        if (s->repr.hdrs[i].id == HDR_VARY)
+            for (rest = s->repr.hdrs[i].value; hdr_list_next(&rest, &member);) n++;
+    if (n == 0) return true;
+    s->repr.vary = pool_alloc(s->pool, n * sizeof *s->repr.vary);
+    if (!s->repr.vary) return false;
+    for (unsigned i = 0; i < s->repr.nhdrs; i++) {
+        if (s->repr.hdrs[i].id != HDR_VARY) continue;
+        for (rest = s->repr.hdrs[i].value; hdr_list_next(&rest, &member);) {
+            struct hdr *v = &s->repr.vary[s->repr.nvary++];
+            v->name = member;
+            v->id = hdr_id_of(member);
+            v->value = (struct str){NULL, 0};
+            for (unsigned k = 0; k < src->req.nhdrs; k++)
+                if (str_eq_ci(src->req.hdrs[k].name, member)) {
+                    v->value = pool_str(s->pool, src->req.hdrs[k].value);
+                    if (!v->value.p) return false;
+                    break;
+                }
+        }
+    }
+    return true;
+}
+
+static void freshness_set(struct repr *r, const struct cache_verdict *v, uint64_t now_ms)
+{
+    r->received_ms = now_ms;
+    r->fresh_until_ms = v->fresh_ms > UINT64_MAX - now_ms ? UINT64_MAX : now_ms + v->fresh_ms;
+    r->initial_age_s = v->initial_age_s;
+    r->must_revalidate = v->must_revalidate;
+    r->no_cache = v->no_cache;
+    r->stale_if_error_ms = v->stale_if_error_s < 0 ? UINT64_MAX : (uint64_t)v->stale_if_error_s * 1000;
+    r->validated_ns = clock_ns();
+}
+
+void repr_set_freshness(struct meta *m, const struct cache_verdict *v, uint64_t now_ms)
+{
+    freshness_set(m->user, v, now_ms);
+}
+
+/* A date is as good as a strong tag when it is well before the answer (RFC 9110 section 8.8.2.2). */
+static void stored_validators(struct stored *s, const struct head *resp)
+{
+    s->repr.etag_strong = etag_is_strong(s->repr.etag);
+    s->repr.last_modified_s = s->repr.last_modified.n ? date_parse(s->repr.last_modified) : -1;
+    if (s->repr.etag.n || s->repr.last_modified_s < 0) return;
+    int64_t date = date_parse(head_value(resp, HDR_DATE));
+    if (date < 0 || date - s->repr.last_modified_s < 60) s->repr.last_modified = (struct str){NULL, 0};
+}
+
+static enum err stored_finish(struct stored *s, uint64_t size, struct meta **out)
+{
+    struct meta *m = calloc(1, sizeof *m);
+    if (!m) return ERR_NOMEM;
+    atomic_init(&m->refs, 1);
+    m->size = size;
+    m->user = &s->repr;
+    m->user_free = repr_free;
+    *out = m;
+    return ERR_OK;
+}
+
+enum err repr_create(const struct source *src, const struct head *resp, uint64_t size, const struct cache_verdict *v,
+                     uint64_t now_ms, struct meta **out)
+{
+    struct stored *s;
+    if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
+    bool ok = (s->repr.hdrs = pool_alloc(s->pool, (resp->nhdrs + 1) * sizeof *s->repr.hdrs)) != NULL;
+    for (unsigned i = 0; ok && i < resp->nhdrs; i++)
+        if (is_stored(resp, &resp->hdrs[i])) ok = stored_add(s, &resp->hdrs[i]);
+    ok = ok && stored_vary(s, src);
+    if (ok) {
+        stored_validators(s, resp);
+        freshness_set(&s->repr, v, now_ms);
+        ok = stored_finish(s, size, out) == ERR_OK;
+    }
+    if (!ok) pool_destroy(s->pool);
+    return ok ? ERR_OK : ERR_NOMEM;
+}
+
+static bool has_field(const struct head *resp, const struct hdr *h)
+{
+    for (unsigned i = 0; i < resp->nhdrs; i++)
+        if (str_eq_ci(resp->hdrs[i].name, h->name)) return true;
+    return false;
+}
+
+enum err repr_refresh(const struct meta *old, const struct source *src, const struct head *resp, struct meta **out)
+{
+    const struct repr *o = repr_of(old);
+    struct stored *s;
+
+    if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
+    unsigned most = o->nhdrs + (resp ? resp->nhdrs : 0) + 1;
+    bool ok = (s->repr.hdrs = pool_alloc(s->pool, most * sizeof *s->repr.hdrs)) != NULL;
+    for (unsigned i = 0; ok && i < o->nhdrs; i++)
+        if (!resp || !has_field(resp, &o->hdrs[i]) || !is_stored(resp, &o->hdrs[i]) || o->hdrs[i].id == HDR_ETAG ||
+            o->hdrs[i].id == HDR_CONTENT_TYPE || o->hdrs[i].id == HDR_CONTENT_ENCODING)
+            ok = stored_add(s, &o->hdrs[i]);
+    for (unsigned i = 0; ok && resp && i < resp->nhdrs; i++) {
+        const struct hdr *h = &resp->hdrs[i];
+        bool keep = h->id == HDR_ETAG || h->id == HDR_CONTENT_TYPE || h->id == HDR_CONTENT_ENCODING;
+        if (is_stored(resp, h) && !(keep && o->etag.n)) ok = stored_add(s, h);
+    }
+    ok = ok && stored_vary(s, src);
+    if (ok) {
+        s->repr.etag_strong = o->etag_strong;
+        s->repr.last_modified_s = o->last_modified_s;
+        s->repr.last_modified = o->last_modified.n ? s->repr.last_modified : o->last_modified;
+        s->repr.checksums_asked = o->checksums_asked;
+        s->repr.received_ms = o->received_ms;
+        s->repr.fresh_until_ms = o->fresh_until_ms;
+        s->repr.initial_age_s = o->initial_age_s;
+        s->repr.must_revalidate = o->must_revalidate;
+        s->repr.no_cache = o->no_cache;
+        s->repr.stale_if_error_ms = o->stale_if_error_ms;
+        s->repr.validated_ns = clock_ns();
+        ok = stored_finish(s, old->size, out) == ERR_OK;
+    }
+    if (!ok) pool_destroy(s->pool);
+    return ok ? ERR_OK : ERR_NOMEM;
+}
+
+enum err repr_create_failure(const struct head *resp, struct str body, bool head_only, enum err err, struct meta **out)
+{
+    struct stored *s;
+    if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
+    unsigned n = resp ? resp->nhdrs : 0;
+    bool ok = (s->repr.hdrs = pool_alloc(s->pool, (n + 1) * sizeof *s->repr.hdrs)) != NULL;
+    for (unsigned i = 0; ok && i < n; i++) {
+        const struct hdr *h = &resp->hdrs[i];
+        if (h->id == HDR_CONTENT_LENGTH || h->id == HDR_DATE || h->id == HDR_CONNECTION || hdr_is_hop_by_hop(resp, h)) continue;
+        ok = stored_add(s, h);
+    }
+    s->repr.status = resp ? resp->status : 0;
+    s->repr.err = err;
+    s->repr.head_only = head_only;
+    if (ok && body.n) {
+        s->repr.body = pool_str(s->pool, body);
+        ok = s->repr.body.p != NULL;
+    }
+    ok = ok && stored_finish(s, 0, out) == ERR_OK;
+    if (!ok) pool_destroy(s->pool);
+    return ok ? ERR_OK : ERR_NOMEM;
+}
+
+bool repr_matches(void *head, const struct meta *m)
+{
+    const struct repr *r = repr_of(m);
+    const struct head *req = head;
+
+    for (unsigned i = 0; i < r->nvary; i++) {
+        struct str have = {NULL, 0};
+        for (unsigned k = 0; k < req->nhdrs; k++)
+            if (str_eq_ci(req->hdrs[k].name, r->vary[i].name)) {
+                have = req->hdrs[k].value;
+                break;
+            }
+        if (!str_eq(have, r->vary[i].value)) return false;
+    }
+    return true;
+}

@@ -1,0 +1,266 @@
+/* stats.c - the numbers of DESIGN 7 as one JSON object: sums over the workers' own counters, percentiles from histograms. */
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "proxy/proxy.h"
+#include "version.h"
+
+#define MAX_BUCKETS 256u
+
+/* Per worker; its mutex is contended only while somebody looks at the statistics. */
+struct bucket_row {
+    char *name;
+    uint64_t gets, puts, sent, saved;
+};
+struct bucket_stats {
+    pthread_mutex_t lock;
+    unsigned n;
+    struct bucket_row rows[MAX_BUCKETS];
+};
+
+enum err bucket_stats_create(struct bucket_stats **out)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out) return ERR_NOMEM;
+    pthread_mutex_init(&(*out)->lock, NULL);
+    return ERR_OK;
+}
+
+void bucket_stats_destroy(struct bucket_stats *b)
+{
+    if (!b) return;
+    for (unsigned i = 0; i < b->n; i++) free(b->rows[i].name);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+/* The row of a name; names beyond the bound share the row "(other)". */
+static struct bucket_row *bucket_row(struct bucket_stats *b, struct str name)
+{
+    for (unsigned i = 0; i < b->n; i++)
+        if (str_eq(str_c(b->rows[i].name), name)) return &b->rows[i];
+    if (b->n == MAX_BUCKETS) return &b->rows[MAX_BUCKETS - 1];
+    struct bucket_row *row = &b->rows[b->n];
+    row->name = str_dup(b->n == MAX_BUCKETS - 1 ? STR_LIT("(other)") : name);
+    if (!row->name) return NULL;
+    b->n++;
+    return row;
+}
+
+void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool put, uint64_t sent, uint64_t saved)
+{
+    pthread_mutex_lock(&b->lock);
+    struct bucket_row *row = bucket_row(b, bucket);
+    if (row) {
+        row->gets += !put;
+        row->puts += put;
+        row->sent += sent;
+        row->saved += saved;
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void put(json_t *o, const char *name, uint64_t v) { json_object_set_new(o, name, json_integer((json_int_t)v)); }
+
+static json_t *percentiles(const struct hist_sum *h, bool ms)
+{
+    static const struct {
+        const char *name;
+        double q;
+    } qs[] = {{"p50", .5}, {"p90", .9}, {"p99", .99}, {"p999", .999}};
+    json_t *o = json_object();
+    double unit = ms ? 1000.0 : 1.0;
+    for (size_t i = 0; i < ARRAY_LEN(qs); i++)
+        json_object_set_new(o, qs[i].name, json_real((double)hist_quantile(h, qs[i].q) / unit));
+    json_object_set_new(o, "max", json_real((double)h->max / unit));
+    return o;
+}
+
+#define SUM(p, expr)                                                         \
+    ({                                                                       \
+        uint64_t sum_ = 0;                                                   \
+        for (unsigned w_ = 0; w_ < (p)->nworkers; w_++) {                    \
+            struct worker *w = &(p)->workers[w_];                            \
+            sum_ += (expr);                                                  \
+        }                                                                    \
+        sum_;                                                                \
+    })
+
+static json_t *json_connections(struct proxy *p)
+{
+    json_t *o = json_object();
+    uint64_t open = SUM(p, stat_get(&h1_server_stats(w->h1)->open));
+    put(o, "open", open);
+    put(o, "h1", open);
+    put(o, "h2", 0);
+    put(o, "tls", 0);
+    put(o, "accepted", SUM(p, stat_get(&h1_server_stats(w->h1)->accepted)));
+    return o;
+}
+
+static json_t *json_requests(struct proxy *p)
+{
+    static const char *const methods[] = {"OTHER",
+#define X(m) #m,
+                                          METHOD_TABLE(X)
+#undef X
+    };
+    static const char *const statuses[] = {"none", "1xx", "2xx", "3xx", "4xx", "5xx"};
+    json_t *o = json_object(), *m = json_object(), *s = json_object(), *c = json_object();
+
+    put(o, "total", SUM(p, stat_get(&w->stats.requests)));
+    put(o, "in_flight", SUM(p, stat_get(&w->stats.in_flight)));
+    put(o, "bad", SUM(p, stat_get(&h1_server_stats(w->h1)->bad_requests)));
+    put(o, "shed", SUM(p, stat_get(&w->stats.shed)));
+    put(o, "restarts", SUM(p, stat_get(&w->stats.restarts)));
+    for (unsigned i = 0; i < ARRAY_LEN(methods); i++) put(m, methods[i], SUM(p, stat_get(&w->stats.methods[i])));
+    for (unsigned i = 0; i < ARRAY_LEN(statuses); i++) put(s, statuses[i], SUM(p, stat_get(&w->stats.statuses[i])));
+    for (unsigned i = RESULT_HIT; i < RESULT_COUNT; i++) {
+        char name[16];
+        struct str t = cache_result_text(i);
+        for (size_t k = 0; k <= t.n; k++) name[k] = k < t.n ? (char)(t.p[k] | 0x20) : '\0';
+        put(c, name, SUM(p, stat_get(&w->stats.results[i])));
+    }
+    json_object_set_new(o, "methods", m);
+    json_object_set_new(o, "statuses", s);
+    json_object_set_new(o, "cache", c);
+    return o;
+}
+
+static json_t *json_latency(struct proxy *p)
+{
+    json_t *o = json_object();
+    struct hist_sum *h = calloc(2, sizeof *h);
+    if (!h) return o;
+    for (unsigned i = 0; i < p->nworkers; i++) {
+        hist_collect(&h[0], &p->workers[i].stats.first_byte_us);
+        hist_collect(&h[1], &p->workers[i].stats.total_us);
+    }
+    json_object_set_new(o, "first_byte", percentiles(&h[0], true));
+    json_object_set_new(o, "total", percentiles(&h[1], true));
+    free(h);
+    return o;
+}
+
+static double ratio(uint64_t part, uint64_t whole) { return whole ? (double)part / (double)whole : 0.0; }
+
+static json_t *json_caches(struct proxy *p)
+{
+    json_t *all = json_object();
+    for (unsigned i = 0; i < p->conf->ncaches; i++) {
+        struct cache_stats cs;
+        json_t *o = json_object(), *m = json_object();
+        cache_get_stats(p->caches[i], &cs);
+        put(m, "used", cs.used);
+        put(m, "capacity", cs.capacity);
+        put(m, "slices", cs.slices);
+        put(m, "objects", cs.objects);
+        put(m, "evictions", cs.evictions);
+        put(m, "rejected", cs.rejected);
+        put(m, "filling", cs.filling_bytes);
+        put(m, "punched", cs.punched);
+        json_object_set_new(o, "memory", m);
+        uint64_t hits = SUM(p, stat_get(&w->stats.per_cache_hits[i])), bytes = SUM(p, stat_get(&w->stats.per_cache_bytes[i]));
+        json_object_set_new(o, "hit_ratio", json_real(ratio(hits, SUM(p, stat_get(&w->stats.per_cache_lookups[i])))));
+        json_object_set_new(o, "byte_hit_ratio",
+                            json_real(ratio(SUM(p, stat_get(&w->stats.per_cache_hit_bytes[i])), bytes)));
+        put(o, "coalesced", SUM(p, stat_get(&w->stats.per_cache_coalesced[i])));
+        json_object_set_new(all, p->conf->caches[i].name, o);
+    }
+    return all;
+}
+
+static json_t *json_origin(struct proxy *p, unsigned i)
+{
+    json_t *o = json_object(), *errors = json_object(), *conns = json_object(), *hedges = json_object();
+    struct hist_sum *h = calloc(1, sizeof *h);
+#define OSUM(name) SUM(p, stat_get(&origin_worker_stats(w->origins[i])->name))
+    put(o, "requests", OSUM(requests));
+    put(o, "bytes", OSUM(bytes));
+    put(o, "bytes_sent", OSUM(bytes_sent));
+    put(errors, "connect", OSUM(errors_connect));
+    put(errors, "tls", OSUM(errors_tls));
+    put(errors, "dns", OSUM(errors_dns));
+    put(errors, "timeout", OSUM(errors_timeout));
+    put(errors, "protocol", OSUM(errors_protocol));
+    put(errors, "reset", OSUM(errors_reset));
+    put(errors, "status_5xx", OSUM(status_5xx));
+    json_object_set_new(o, "errors", errors);
+    put(o, "retries", OSUM(retries));
+    put(o, "slow_down", OSUM(slow_down));
+    put(hedges, "issued", 0);
+    put(hedges, "won", 0);
+    json_object_set_new(o, "hedges", hedges);
+    put(conns, "open", OSUM(conn_open));
+    put(conns, "idle", OSUM(conn_idle));
+    put(conns, "created", OSUM(conn_created));
+    put(conns, "reused", OSUM(conn_reused));
+    put(conns, "waiting", OSUM(waiting));
+    json_object_set_new(o, "connections", conns);
+    put(o, "in_flight", OSUM(in_flight));
+    put(o, "window", p->conf->origins[i].max_in_flight);
+#undef OSUM
+    for (unsigned k = 0; h && k < p->nworkers; k++)
+        hist_collect(h, &origin_worker_stats(p->workers[k].origins[i])->first_byte_us);
+    if (h) json_object_set_new(o, "first_byte_ms", percentiles(h, true));
+    free(h);
+    return o;
+}
+
+static void add_bucket(json_t *all, const struct bucket_row *row)
+{
+    json_t *o = json_object_get(all, row->name);
+    if (!o) {
+        o = json_object();
+        /* Bucket names come from clients' paths: bytes that are no UTF-8 are refused by the library and left out. */
+        if (json_object_set_new(all, row->name, o) != 0) return;
+    }
+    const struct {
+        const char *name;
+        uint64_t v;
+    } fields[] = {{"gets", row->gets}, {"puts", row->puts}, {"bytes_sent", row->sent}, {"bytes_saved", row->saved}};
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++)
+        put(o, fields[i].name, fields[i].v + (uint64_t)json_integer_value(json_object_get(o, fields[i].name)));
+}
+
+static json_t *json_buckets(struct proxy *p)
+{
+    json_t *all = json_object();
+    for (unsigned i = 0; i < p->nworkers; i++) {
+        struct bucket_stats *b = p->workers[i].buckets;
+        pthread_mutex_lock(&b->lock);
+        for (unsigned k = 0; k < b->n; k++) add_bucket(all, &b->rows[k]);
+        pthread_mutex_unlock(&b->lock);
+    }
+    return all;
+}
+
+char *stats_json(struct proxy *p)
+{
+    json_t *o = json_object(), *bytes = json_object(), *origins = json_object();
+    uint64_t received = 0;
+
+    json_object_set_new(o, "version", json_string(S3P_VERSION));
+    json_object_set_new(o, "uptime_s", json_real((double)(clock_ns() / 1000000 - p->started_ms) / 1000.0));
+    put(o, "workers", p->nworkers);
+    json_object_set_new(o, "connections", json_connections(p));
+    json_object_set_new(o, "requests", json_requests(p));
+    for (unsigned i = 0; i < p->conf->norigins; i++) {
+        received += SUM(p, stat_get(&origin_worker_stats(w->origins[i])->bytes));
+        json_object_set_new(origins, p->conf->origins[i].name, json_origin(p, i));
+    }
+    put(bytes, "sent", SUM(p, stat_get(&w->stats.sent_bytes)));
+    put(bytes, "received", SUM(p, stat_get(&w->stats.received_bytes)));
+    put(bytes, "origin_received", received);
+    put(bytes, "saved", SUM(p, stat_get(&w->stats.saved_bytes)));
+    put(bytes, "sendfile", SUM(p, stat_get(&h1_server_stats(w->h1)->sendfile_bytes)));
+    json_object_set_new(o, "bytes", bytes);
+    put(o, "memory_bytes", atomic_load(&p->memory_bytes));
+    json_object_set_new(o, "latency_ms", json_latency(p));
+    json_object_set_new(o, "caches", json_caches(p));
+    json_object_set_new(o, "origins", origins);
+    json_object_set_new(o, "buckets", json_buckets(p));
+    char *text = json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6));
+    json_decref(o);
+    return text;
+}

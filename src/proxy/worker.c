@@ -1,0 +1,344 @@
+/* worker.c - the process and its threads: building everything up, accepting, draining, taking everything down.
+ *
+ * Start is done by the main thread as far as it can fail (memory, ports, origins, modules), so that a bad start is one line
+ * and an exit code; only then threads run. Draining: listeners close, connections end after their response, then parts
+ * and discoveries that nobody waits for are cancelled, origin workers close, and the loop stops when nothing is left. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "proxy/proxy.h"
+
+/* Connections over the limit get a proper answer each; further ones beyond this many do not. */
+#define REFUSE_SLACK 64u
+#define BACKLOG 4096
+#define DISK_THREADS 4
+#define SENDFILE_MIN 65536u
+#define SENDFILE_MAX_UNPROVEN (64u << 20)
+#define LINGER_MS 5000u
+#define LINGER_BYTES (1u << 20)
+
+bool proxy_account(struct proxy *p, uint64_t bytes)
+{
+    if (atomic_fetch_add(&p->memory_bytes, bytes) + bytes <= p->conf->memory_bytes) return true;
+    atomic_fetch_sub(&p->memory_bytes, bytes);
+    return false;
+}
+
+void proxy_unaccount(struct proxy *p, uint64_t bytes) { atomic_fetch_sub(&p->memory_bytes, bytes); }
+
+/* ---- accepting */
+
+/* Far over the limit: not even a request is read. */
+static void worker_refuse(struct worker *w, int fd)
+{
+    stat_add(&w->stats.shed, 1);
+    ssize_t n = send(fd, w->refusal, strlen(w->refusal), MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)n; /* as much as goes at once: the connection ends here anyway */
+    shutdown(fd, SHUT_WR);
+    close(fd);
+}
+
+static void worker_make_refusal(struct worker *w)
+{
+    struct strbuf b;
+
+    strbuf_init(&b, 1024);
+    respond_error_body(ERR_OVERLOAD, &b);
+    snprintf(w->refusal, sizeof w->refusal,
+             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nRetry-After: 1\r\n"
+             "Content-Length: %zu\r\nConnection: close\r\n\r\n%.*s",
+             b.n, (int)b.n, b.p ? b.p : "");
+    strbuf_free(&b);
+}
+
+static void connection_begins(void *owner) { atomic_fetch_add(&((struct proxy *)owner)->connections, 1); }
+static void connection_ends(void *owner) { atomic_fetch_sub(&((struct proxy *)owner)->connections, 1); }
+
+static void worker_accepted(void *arg, int fd, const struct address *peer)
+{
+    struct listener_ref *ref = arg;
+    struct worker *w = ref->worker;
+    struct stream *st;
+
+    if (atomic_load(&w->proxy->connections) >= w->proxy->conf->max_connections + REFUSE_SLACK) {
+        worker_refuse(w, fd);
+        return;
+    }
+    if (stream_create(w->loop, fd, NULL, NULL, &st) != ERR_OK) {
+        close(fd);
+        return;
+    }
+    if (h1_server_accept(w->h1, st, peer, ref->h1, ref) != ERR_OK) stream_destroy(st);
+}
+
+/* ---- ending */
+
+static void worker_origin_closed(void *arg)
+{
+    struct worker *w = arg;
+    if (--w->origin_closes == 0) loop_stop(w->loop);
+}
+
+static void worker_drained(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->drained) return;
+    w->drained = true;
+    timer_stop(&w->drain_timer);
+    worker_cancel_discoveries(w);
+    worker_cancel_parts(w);
+    w->origin_closes = w->proxy->conf->norigins + 1;
+    for (unsigned i = 0; i < w->proxy->conf->norigins; i++) origin_worker_destroy(w->origins[i], worker_origin_closed, w);
+    worker_origin_closed(w);
+}
+
+static void worker_drain_timeout(struct timer *t)
+{
+    struct worker *w = container_of(t, struct worker, drain_timer);
+    log_warn("worker %u: connections still open after the shutdown timeout, closing them", w->index);
+    h1_server_kill(w->h1);
+}
+
+static void worker_drain(struct mail *m)
+{
+    struct worker *w = container_of(m, struct worker, drain_mail);
+
+    if (w->draining) return;
+    w->draining = true;
+    for (unsigned i = 0; i < w->nlisteners; i++) {
+        if (w->listeners[i]) listener_stop(w->listeners[i]);
+        w->listeners[i] = NULL;
+    }
+    timer_set(&w->drain_timer, w->proxy->conf->shutdown_timeout_ms);
+    h1_server_drain(w->h1, worker_drained, w);
+}
+
+/* ---- building up */
+
+static struct h1_server_conf h1_conf_of(struct proxy *p, const struct server_conf *s)
+{
+    const struct conf *c = p->conf;
+    return (struct h1_server_conf){
+        .limits = {.head_bytes = (size_t)c->head_bytes, .target_bytes = (size_t)c->target_bytes,
+                   .headers = (unsigned)c->max_headers},
+        .idle_timeout_ms = s->idle_ms,
+        .head_timeout_ms = s->head_ms,
+        .body_timeout_ms = s->body_ms,
+        .send_timeout_ms = s->send_ms,
+        .linger_ms = LINGER_MS,
+        .linger_bytes = LINGER_BYTES,
+        .max_body_bytes = c->max_body_bytes,
+        .max_requests = c->requests_per_connection,
+        .sendfile_min = SENDFILE_MIN,
+        .sendfile_max_unproven = SENDFILE_MAX_UNPROVEN,
+        .error_body = respond_error_body,
+        .error_content_type = "application/xml",
+        .hold = connection_begins,
+        .unhold = connection_ends,
+        .owner = p,
+    };
+}
+
+/* One socket per listen address and worker (SO_REUSEPORT). */
+static enum err worker_listen(struct worker *w, char *msg, size_t n)
+{
+    const struct conf *c = w->proxy->conf;
+    unsigned total = 0, at = 0;
+
+    for (unsigned i = 0; i < c->nservers; i++) total += c->servers[i].nlistens;
+    w->listeners = calloc(total + 1, sizeof *w->listeners);
+    w->listen_fds = calloc(total + 1, sizeof *w->listen_fds);
+    w->listener_refs = calloc(total + 1, sizeof *w->listener_refs);
+    w->server_confs = calloc(c->nservers + 1, sizeof *w->server_confs);
+    if (!w->listeners || !w->listen_fds || !w->listener_refs || !w->server_confs) return ERR_NOMEM;
+    for (unsigned i = 0; i < c->nservers; i++) {
+        w->server_confs[i] = h1_conf_of(w->proxy, &c->servers[i]);
+        for (unsigned k = 0; k < c->servers[i].nlistens; k++, at++) {
+            const struct listen_conf *l = &c->servers[i].listens[k];
+            if (listen_open(&l->address, BACKLOG, &w->listen_fds[at]) != ERR_OK) {
+                snprintf(msg, n, "cannot listen on %s: %s", l->text, strerror(errno));
+                return ERR_IO;
+            }
+            w->listener_refs[at] = (struct listener_ref){w, &c->servers[i], &w->server_confs[i]};
+            w->nlisteners = at + 1;
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t n)
+{
+    struct worker *w = &p->workers[index];
+    const struct conf *c = p->conf;
+
+    w->proxy = p;
+    w->index = index;
+    list_init(&w->discoveries);
+    list_init(&w->parts);
+    worker_make_refusal(w);
+    w->origins = calloc(c->norigins + 1, sizeof(void *));
+    w->windows = calloc(c->norigins + 1, sizeof *w->windows);
+    w->budgets = calloc(c->norigins + 1, sizeof *w->budgets);
+    w->module_data = calloc(modules_count(p->modules) + 1, sizeof(void *));
+    if (!w->origins || !w->windows || !w->budgets || !w->module_data || bucket_stats_create(&w->buckets) != ERR_OK ||
+        loop_create(&w->loop) != ERR_OK || mailbox_create(w->loop, &w->mailbox) != ERR_OK ||
+        h1_server_create(w->loop, &request_handler, w, &w->h1) != ERR_OK) {
+        snprintf(msg, n, "out of memory or descriptors for worker %u", index);
+        return ERR_NOMEM;
+    }
+    w->drain_mail.fn = worker_drain;
+    timer_init(&w->drain_timer, w->loop, worker_drain_timeout);
+    for (unsigned i = 0; i < c->norigins; i++) {
+        window_init(&w->windows[i], &c->origins[i]);
+        retry_budget_init(&w->budgets[i]);
+    }
+    return worker_listen(w, msg, n);
+}
+
+/* On the worker's own thread, before its loop runs. */
+static enum err worker_open(struct worker *w)
+{
+    const struct conf *c = w->proxy->conf;
+
+    for (unsigned i = 0; i < c->norigins; i++)
+        if (origin_worker_create(w->proxy->origins[i], w->index, w->mailbox, &w->origins[i]) != ERR_OK) return ERR_NOMEM;
+    for (unsigned i = 0; i < w->nlisteners; i++)
+        if (listener_start(w->loop, w->listen_fds[i], worker_accepted, &w->listener_refs[i], &w->listeners[i]) != ERR_OK)
+            return ERR_NOMEM;
+    for (unsigned i = 0; i < modules_count(w->proxy->modules); i++) {
+        const s3p_module *m = modules_at(w->proxy->modules, i);
+        w->module_data[i] = m->worker_init ? m->worker_init(w->index) : NULL;
+    }
+    return ERR_OK;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    char name[16];
+
+    snprintf(name, sizeof name, "s3p-worker-%u", w->index % 1000);
+    pthread_setname_np(pthread_self(), name);
+    w->opened = worker_open(w);
+    pthread_barrier_wait(&w->proxy->opened);
+    if (w->opened == ERR_OK) loop_run(w->loop);
+    for (unsigned i = 0; i < modules_count(w->proxy->modules); i++) {
+        const s3p_module *m = modules_at(w->proxy->modules, i);
+        if (m->worker_exit) m->worker_exit(w->module_data[i]);
+    }
+    return NULL;
+}
+
+enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
+{
+    struct proxy *p = calloc(1, sizeof *p);
+    enum err e = ERR_OK;
+
+    *out = p;
+    if (!p) return ERR_NOMEM;
+    p->conf = conf_ref(c);
+    p->nworkers = c->workers;
+    p->started_ms = clock_ns() / 1000000;
+    modapi_set_proxy(p);
+    p->workers = calloc(p->nworkers, sizeof *p->workers);
+    p->caches = calloc(c->ncaches + 1, sizeof(void *));
+    p->origins = calloc(c->norigins + 1, sizeof(void *));
+    snprintf(msg, n, "out of memory");
+    if (!p->workers || !p->caches || !p->origins || disk_create(DISK_THREADS, &p->disk) != ERR_OK) return ERR_NOMEM;
+    if (c->ncaches > MAX_CACHES) {
+        snprintf(msg, n, "%u caches are configured, at most %d can be", c->ncaches, MAX_CACHES);
+        return ERR_CONFIG;
+    }
+    char why[512] = "";
+    for (unsigned i = 0; e == ERR_OK && i < c->ncaches; i++) {
+        const struct cache_conf *cc = &c->caches[i];
+        struct cache_options o = {cc->memory_bytes, cc->max_objects, (uint32_t)cc->slice_bytes};
+        e = cache_create(&o, &p->caches[i], why, sizeof why);
+        if (e != ERR_OK) snprintf(msg, n, "cache %s: %s", cc->name, why);
+    }
+    for (unsigned i = 0; e == ERR_OK && i < c->norigins; i++) {
+        e = origin_create(&c->origins[i], p->nworkers, p->disk, &p->origins[i], why, sizeof why);
+        if (e != ERR_OK) snprintf(msg, n, "origin %s: %s", c->origins[i].name, why);
+    }
+    if (e == ERR_OK && (e = modules_create(&module_api, &p->modules, why, sizeof why)) != ERR_OK)
+        snprintf(msg, n, "%s", why);
+    for (unsigned i = 0; e == ERR_OK && i < p->nworkers; i++) e = worker_create(p, i, msg, n);
+    return e;
+}
+
+enum err proxy_start(struct proxy *p, char *msg, size_t n)
+{
+    enum err e = ERR_OK;
+    unsigned started = 0;
+
+    /* Every worker opens in its thread; all wait for all, so a failure is known before anything is served. */
+    if (pthread_barrier_init(&p->opened, NULL, p->nworkers + 1) != 0) return ERR_NOMEM;
+    for (unsigned i = 0; i < p->nworkers; i++) {
+        if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0) {
+            /* Those already waiting could not be released: nothing is served yet, so end here. */
+            fprintf(stderr, PROXY_NAME ": cannot start worker %u: %s\n", i, strerror(errno));
+            _exit(1);
+        }
+        p->workers[i].started = true;
+        started++;
+    }
+    pthread_barrier_wait(&p->opened);
+    for (unsigned i = 0; i < started; i++)
+        if (p->workers[i].opened != ERR_OK) e = p->workers[i].opened;
+    pthread_barrier_destroy(&p->opened);
+    if (e != ERR_OK) snprintf(msg, n, "cannot start the workers: %s", err_text(e));
+    atomic_store(&p->ready, e == ERR_OK);
+    return e;
+}
+
+void proxy_drain(struct proxy *p)
+{
+    if (atomic_exchange(&p->draining, true)) return;
+    for (unsigned i = 0; i < p->nworkers; i++)
+        if (p->workers[i].started) mailbox_post_any_thread(p->workers[i].mailbox, &p->workers[i].drain_mail);
+}
+
+void proxy_join(struct proxy *p)
+{
+    for (unsigned i = 0; i < p->nworkers; i++)
+        if (p->workers[i].started) pthread_join(p->workers[i].thread, NULL);
+}
+
+static void worker_destroy(struct worker *w)
+{
+    for (unsigned i = 0; i < w->nlisteners; i++)
+        if (!w->started) close(w->listen_fds[i]);
+    if (w->h1) h1_server_destroy(w->h1);
+    if (w->mailbox) mailbox_destroy(w->mailbox);
+    if (w->loop) loop_destroy(w->loop);
+    bucket_stats_destroy(w->buckets);
+    free(w->listeners);
+    free(w->listen_fds);
+    free(w->listener_refs);
+    free(w->server_confs);
+    free(w->origins);
+    free(w->windows);
+    free(w->budgets);
+    free(w->module_data);
+}
+
+/* Workers are joined (or were never started). */
+void proxy_destroy(struct proxy *p)
+{
+    if (!p) return;
+    for (unsigned i = 0; p->workers && i < p->nworkers; i++) worker_destroy(&p->workers[i]);
+    if (p->modules) modules_destroy(p->modules);
+    if (p->disk) disk_destroy(p->disk);
+    for (unsigned i = 0; p->origins && i < p->conf->norigins; i++)
+        if (p->origins[i]) origin_destroy(p->origins[i]);
+    for (unsigned i = 0; p->caches && i < p->conf->ncaches; i++)
+        if (p->caches[i]) cache_destroy(p->caches[i]);
+    free(p->workers);
+    free(p->caches);
+    free(p->origins);
+    conf_unref(p->conf);
+    free(p);
+}

@@ -1,0 +1,210 @@
+"""The admin routes and the access log: what an operator sees."""
+import json
+import re
+import time
+
+import net
+import pytest
+from proxy import log_lines
+
+MIB = 1 << 20
+
+
+def test_health_and_ready(http):
+    p = http()
+    assert p.get("/_s3dlio/health").status == 200
+    assert p.get("/_s3dlio/ready").status == 200
+    assert p.fetch("HEAD", "/_s3dlio/health").status == 200
+
+
+def test_stats_is_one_json_object_with_the_promised_fields(http):
+    p = http()
+    s = p.stats()
+    for path in ("version", "uptime_s", "workers", "connections.open", "connections.h1", "connections.accepted",
+                 "requests.total", "requests.in_flight", "requests.methods", "requests.statuses", "requests.cache.hit",
+                 "requests.cache.partial", "requests.cache.miss", "requests.cache.revalidated", "requests.cache.stale",
+                 "requests.cache.bypass", "bytes.sent", "bytes.origin_received", "bytes.saved",
+                 "latency_ms.first_byte.p50", "latency_ms.first_byte.p999", "latency_ms.total.max",
+                 "caches.main.memory.used", "caches.main.memory.capacity", "caches.main.memory.slices",
+                 "caches.main.memory.objects", "caches.main.memory.evictions", "caches.main.memory.rejected",
+                 "caches.main.hit_ratio", "caches.main.byte_hit_ratio", "caches.main.coalesced", "origins.o.requests",
+                 "origins.o.bytes", "origins.o.errors", "origins.o.retries", "origins.o.slow_down",
+                 "origins.o.connections.open", "origins.o.connections.idle", "origins.o.connections.created",
+                 "origins.o.connections.reused", "origins.o.in_flight", "origins.o.first_byte_ms.p50", "buckets"):
+        at = s
+        for k in path.split("."):
+            assert k in at, "%s is missing in %s" % (path, json.dumps(s)[:2000])
+            at = at[k]
+    r = p.get("/_s3dlio/stats")
+    assert r.get("content-type") == "application/json"
+
+
+def test_admin_is_only_for_those_it_allows(start, origin):
+    p = start({"type": "http", "endpoint": origin.url}, ready=False,
+              server={"routes": [{"path": "/_s3dlio/", "handler": "admin", "allow": ["10.0.0.0/8"]},
+                                 {"path": "/open/", "handler": "admin", "allow": ["127.0.0.1"]},
+                                 {"path": "/denied/", "origin": "o", "deny": ["127.0.0.0/8"]},
+                                 {"path": "/", "origin": "o"}]})
+    net.wait_until("it listens", lambda: net.can_connect(p.port))
+    r = p.get("/_s3dlio/stats")
+    assert r.status == 403 and b"<Code>AccessDenied</Code>" in r.body
+    assert p.get("/open/health").status == 200
+    assert p.get("/denied/k").status == 403
+    assert p.fetch("PUT", "/denied/k", body=b"x").status == 403
+    assert origin.count() == 0
+
+
+def test_unknown_admin_paths_and_methods(http, origin):
+    p = http()
+    assert p.get("/_s3dlio/nothing").status == 404
+    assert p.fetch("POST", "/_s3dlio/stats", body=b"").status == 405
+    assert p.get("/_s3dlio/purge").status == 405
+    assert origin.count() == 0
+
+
+@pytest.fixture
+def four(http, origin):
+    p = http()
+    for k in ("/a/x/1", "/a/x/2", "/a/y/1", "/b/x/1"):
+        origin.put(k, 1000)
+        p.get(k)
+        assert p.get(k).get("x-cache") == "HIT"
+    return p
+
+
+def kept(p):
+    return [k for k in ("/a/x/1", "/a/x/2", "/a/y/1", "/b/x/1") if p.get(k).get("x-cache") == "HIT"]
+
+
+def test_purge_of_one_object(four):
+    r = four.purge(uri="/a/x/1")
+    assert r.status == 200 and json.loads(r.body)["purged"] == 1
+    assert kept(four) == ["/a/x/2", "/a/y/1", "/b/x/1"]
+
+
+def test_purge_of_a_prefix(four):
+    r = four.purge(prefix="/a/x/")
+    assert json.loads(r.body)["purged"] == 2
+    assert kept(four) == ["/a/y/1", "/b/x/1"]
+
+
+def test_purge_of_everything(four):
+    r = four.purge(all=True)
+    assert json.loads(r.body)["purged"] == 4
+    assert four.stats()["caches"]["main"]["memory"]["objects"] == 0
+    assert kept(four) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"uri": 5}', b'{"nonsense": 1}', b'{"uri": "/a", "all": true}',
+                                  b"x" * 3000000], ids=["empty", "cut", "list", "nothing", "number", "unknown", "two", "huge"])
+def test_bad_purges_are_refused_and_purge_nothing(four, body):
+    try:
+        r = four.fetch("POST", "/_s3dlio/purge", {"Content-Type": "application/json"}, body)
+        assert 400 <= r.status < 500
+    except OSError:
+        assert len(body) > 1000000   # refused while still being sent
+    assert len(kept(four)) == 4
+
+
+def test_purge_while_a_fill_is_under_way(http, origin):
+    p = http(cache={"slice_size": "64KiB"}, o={"fetch": {"part_size": "256KiB"}})
+    origin.put("/b/k", 4 * MIB)
+    origin.throttle = 4 * MIB
+    with p.conn() as c:
+        c.request("GET", "/b/k")
+        r = c.head()
+        assert p.purge(all=True).status == 200
+        origin.put("/b/k", 4 * MIB, version=2)
+        from content import Checker
+        from raw import Broken
+        check = Checker("/b/k")
+        try:
+            c.body(r, "GET", check)
+        except Broken:
+            pass
+    p.get_checked("/b/k", 4 * MIB, versions=(2,))
+
+
+def test_config_output_is_the_effective_one_without_secrets(http):
+    p = http()
+    r = p.get("/_s3dlio/config")
+    assert r.status == 200 and b"slice_size" in r.body and b"max_in_flight" in r.body
+
+
+# access log
+
+def test_json_access_log_says_what_happened(http, origin, tmp_path):
+    log = tmp_path / "access.log"
+    p = http(access_log={"file": str(log), "format": "json"})
+    origin.put("/b/k", 5000)
+    origin.on(path="/b/k", times=1, delay=0.2)
+    p.get("/b/k", {"User-Agent": 'q"uo\\te\x7e', "Range": "bytes=0-99"})
+    p.get("/b/k", {"Range": "bytes=0-99"})
+    p.get("/b/none")
+    p.fetch("PUT", "/b/put", body=b"12345")
+    lines = [json.loads(x) for x in log_lines(log, 4) if "_s3dlio" not in x]
+    net.wait_until("four lines", lambda: len([x for x in log_lines(log, 4) if "_s3dlio" not in x]) >= 4)
+    lines = [json.loads(x) for x in log_lines(log, 4) if "_s3dlio" not in x]
+    flat = [json.dumps(x) for x in lines]
+    assert [x["status"] for x in lines] == [206, 206, 404, 200], flat
+    assert lines[0]["cache"] == "MISS" and lines[1]["cache"] == "HIT", flat
+    assert lines[0]["method"] == "GET" and lines[3]["method"] == "PUT"
+    numbers = lambda x: {k: v for k, v in x.items() if isinstance(v, (int, float))}
+    assert 100 in numbers(lines[0]).values() and 5 in numbers(lines[3]).values(), flat
+    first = next(v for k, v in lines[0].items() if "first_byte" in k)
+    total = next(v for k, v in lines[0].items() if k.startswith(("total", "duration")))
+    assert 190 <= first <= total + 1 < 5000 * net.SLOW, flat
+    second = next(v for k, v in lines[1].items() if "first_byte" in k)
+    assert second < 150 * net.SLOW
+    assert any(v == "b" for v in lines[0].values()) and any(v == "k" for v in lines[0].values())
+
+
+def test_combined_access_log_has_the_usual_shape(http, origin, tmp_path):
+    log = tmp_path / "access.log"
+    p = http(access_log={"file": str(log), "format": "combined"})
+    origin.put("/b/k", 5000)
+    p.get("/b/k", {"User-Agent": 'a"b', "Referer": "http://r/"})
+    line = [x for x in log_lines(log, 1) if "_s3dlio" not in x][0] if "_s3dlio" not in log_lines(log, 1)[0] else None
+    if line is None:
+        line = net.wait_until("the line", lambda: next((x for x in log_lines(log, 1) if "/b/k" in x), None))
+    m = re.match(r'127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /b/k HTTP/1\.1" 200 5000 '
+                 r'"http://r/" "a(\\"|\\x22)b"', line)
+    assert m, line
+
+
+def test_a_client_that_leaves_is_in_the_log_with_what_it_got(http, origin, tmp_path):
+    log = tmp_path / "access.log"
+    p = http(access_log={"file": str(log)})
+    origin.put("/b/k", 64 * MIB)
+    with p.conn(rcvbuf=16384) as c:
+        c.request("GET", "/b/k")
+        c.head()
+    line = json.loads(net.wait_until("the line", lambda: next((x for x in log_lines(log, 1) if '/b/k' in x), None)))
+    assert line["status"] == 200 and any(k == "error" and v for k, v in line.items()), line
+    sent = next(v for k, v in line.items() if "sent" in k or k == "bytes")
+    assert sent < 64 * MIB
+
+
+def test_log_lines_cannot_be_forged_by_requests(http, origin, tmp_path):
+    log = tmp_path / "access.log"
+    p = http(access_log={"file": str(log)})
+    with p.conn() as c:
+        c.send(b"GET /b/%0a%22}{x HTTP/1.1\r\nHost: x\r\nUser-Agent: \xff\xfe\t\"\\u0000\r\n\r\n")
+        c.response()
+    time.sleep(0.3)
+    for line in log_lines(log, 1):
+        json.loads(line)
+
+
+def test_every_request_of_a_pipelining_client_has_its_line(http, origin, tmp_path):
+    log = tmp_path / "access.log"
+    p = http(access_log={"file": str(log)})
+    origin.put("/b/k", 10)
+    p.get("/b/k")
+    n = 3000
+    with p.conn(timeout=60) as c:
+        for start in range(0, n, 100):
+            c.send(b"GET /b/k HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+            for _ in range(100):
+                assert c.response().status == 200
+    net.wait_until("all lines", lambda: sum("/b/k" in x for x in log_lines(log, 1)) >= n + 1)

@@ -1,0 +1,291 @@
+"""Bounds on what clients may do: the right answer as S3 XML, and the proxy lives on."""
+import resource
+import socket
+import threading
+import time
+
+import net
+import pytest
+import raw
+
+MIB = 1 << 20
+
+
+def is_error(r, status, code):
+    assert r.status == status, r
+    assert r.body.startswith(b"<?xml") and b"<Code>%s</Code>" % code.encode() in r.body, r.body
+    assert r.get("content-type") == "application/xml"
+    assert r.get("x-amz-request-id") and r.get("x-amz-request-id").encode() in r.body
+
+
+def test_head_too_large_is_431(http):
+    p = http(limits={"head_size": "4KiB", "target_size": "2KiB"})
+    with p.conn() as c:
+        c.request("GET", "/b/k", {"X-Long": "a" * 5000})
+        is_error(c.response(), 431, "RequestHeaderSectionTooLarge")
+        assert c.is_closed()
+
+
+def test_an_endless_head_is_cut_off(http):
+    p = http(limits={"head_size": "4KiB", "target_size": "2KiB"})
+    with p.conn() as c:
+        c.send("GET /b/k HTTP/1.1\r\nHost: x\r\n")
+        try:
+            for i in range(100000):
+                c.send("X-%d: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" % i)
+            raise AssertionError("it took 4 MB of head")
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+
+
+def test_too_many_fields_is_431(http):
+    p = http(limits={"headers": 20})
+    with p.conn() as c:
+        c.request("GET", "/b/k", [("X-%d" % i, "v") for i in range(30)])
+        assert c.response().status == 431
+
+
+def test_target_too_long_is_414(http):
+    p = http(limits={"target_size": "1KiB"})
+    with p.conn() as c:
+        c.request("GET", "/b/" + "k" * 2000)
+        r = c.response()
+        assert r.status == 414 and b"<Code>" in r.body
+        assert c.is_closed()
+
+
+def test_body_too_large_is_413(http, origin):
+    p = http(limits={"max_body": "1MiB"})
+    with p.conn() as c:
+        c.request("PUT", "/b/k", {"Content-Length": str(2 * MIB)})
+        is_error(c.response("PUT"), 413, "EntityTooLarge")
+    with p.conn() as c:   # chunked: noticed on the way
+        c.request("PUT", "/b/chunked", {"Transfer-Encoding": "chunked"})
+        try:
+            for _ in range(32):
+                c.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+            c.send(b"0\r\n\r\n")
+            assert c.response("PUT").status == 413
+        except (ConnectionResetError, BrokenPipeError, raw.Broken):
+            pass
+    assert "/b/chunked" not in origin.objects and "/b/k" not in origin.objects
+    assert p.fetch("PUT", "/b/fits", body=b"x" * MIB).status == 200
+
+
+@pytest.mark.parametrize("method,status", [("CONNECT", (400, 405)), ("TRACE", (405, 501)), ("BREW", (405, 501)),
+                                           ("get", (405, 501, 400))])
+def test_strange_methods_are_refused(http, origin, method, status):
+    p = http()
+    origin.put("/b/k", 10)
+    target = "example.com:443" if method == "CONNECT" else "/b/k"
+    with p.conn() as c:
+        c.request(method, target)
+        r = c.response()
+        assert r.status in status and b"<Error>" in r.body
+    assert origin.count() == 0
+
+
+def test_methods_of_a_route_are_honoured(http, origin):
+    p = http(server={"routes": [{"path": "/", "origin": "o", "cache": "main", "methods": ["GET", "HEAD"]},
+                                {"path": "/_s3dlio/", "handler": "admin"}]})
+    origin.put("/b/k", 10)
+    assert p.get("/b/k").status == 200
+    r = p.fetch("PUT", "/b/k", body=b"x")
+    is_error(r, 405, "MethodNotAllowed")
+    assert p.fetch("DELETE", "/b/k").status == 405
+    assert origin.count(method="PUT") == origin.count(method="DELETE") == 0
+
+
+def test_unknown_transfer_coding_is_501(http):
+    p = http()
+    with p.conn() as c:
+        c.request("PUT", "/b/k", {"Transfer-Encoding": "gzip, chunked"})
+        is_error(c.response("PUT"), 501, "NotImplemented")
+        assert c.is_closed()
+
+
+def test_slow_head_times_out(http):
+    p = http(server={"timeouts": {"head": "500ms"}})
+    with p.conn() as c:
+        start = time.monotonic()
+        c.send("GET /b/k HTTP/1.1\r\nHo")
+        answer, how = c.rest(5 * net.SLOW)
+        assert how != "open" and time.monotonic() - start < 4 * net.SLOW
+        assert answer == b"" or b" 408 " in answer.split(b"\r\n")[0]
+
+
+def test_slow_loris_does_not_prolong_its_head(http):
+    """Bytes that keep dripping do not restart the head's time."""
+    p = http(server={"timeouts": {"head": "1s"}})
+    with p.conn() as c:
+        start = time.monotonic()
+        c.send("GET /b/k HTTP/1.1\r\n")
+        try:
+            while time.monotonic() - start < 10:
+                c.send("X: y\r\n")
+                time.sleep(0.1)
+            raise AssertionError("still open after 10 s")
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        assert time.monotonic() - start < 4 * net.SLOW
+
+
+def test_idle_connection_is_closed_silently(http, origin):
+    p = http(server={"timeouts": {"idle": "500ms"}})
+    origin.put("/b/k", 10)
+    with p.conn() as c:
+        c.request("GET", "/b/k")
+        c.response()
+        start = time.monotonic()
+        assert c.is_closed(5 * net.SLOW)
+        assert time.monotonic() - start < 4 * net.SLOW
+    with p.conn() as c:   # one that never asked anything
+        assert c.is_closed(5 * net.SLOW)
+
+
+def test_stalled_request_body_times_out(http, origin):
+    p = http(server={"timeouts": {"body": "500ms"}})
+    with p.conn() as c:
+        c.request("PUT", "/b/k", {"Content-Length": "1000"})
+        c.send(b"x" * 10)
+        answer, how = c.rest(6 * net.SLOW)
+        assert how != "open"
+        assert answer == b"" or answer.split(b" ", 2)[1] in (b"408", b"400")
+    assert "/b/k" not in origin.objects
+
+
+def test_client_that_never_reads_is_dropped(http, origin):
+    p = http(server={"timeouts": {"send": "1s"}})
+    origin.put("/b/k", 64 * MIB)
+    p.get_checked("/b/k", 64 * MIB)
+    with p.conn(rcvbuf=8192) as c:
+        c.request("GET", "/b/k")
+        net.wait_until("the connection is gone", lambda: p.stats()["connections"]["open"] <= 1, 10)
+
+
+def test_connections_beyond_the_limit_get_slow_down(http, origin):
+    p = http(limits={"connections": 10})
+    origin.put("/b/k", 10)
+    held = []
+    try:
+        for _ in range(9):
+            c = p.conn()
+            c.request("GET", "/b/k")
+            assert c.response().status == 200
+            held.append(c)
+        refused = 0
+        for _ in range(6):
+            with p.conn() as c:
+                try:
+                    c.request("GET", "/b/k")
+                    r = c.response()
+                except (raw.Broken, OSError):
+                    refused += 1
+                    continue
+                if r.status == 503:
+                    is_error(r, 503, "SlowDown")
+                    assert r.get("retry-after")
+                    refused += 1
+                else:
+                    held.append(c)
+                    c.sock = c.sock.dup()   # outlives the with
+        assert refused >= 4
+        for c in held[:9]:   # those who were there are not disturbed
+            c.request("GET", "/b/k")
+            assert c.response().status == 200
+    finally:
+        for c in held:
+            c.close()
+    net.wait_until("it serves again", lambda: served(p))
+
+
+def served(p):
+    try:
+        return p.get("/b/k").status == 200
+    except (raw.Broken, OSError):
+        return False
+
+
+def test_running_out_of_descriptors_does_not_spin_and_recovers(start, origin):
+    origin.put("/b/k", 10)
+    p = start({"type": "http", "endpoint": origin.url}, workers=1, prefix=("prlimit", "--nofile=48:48", "--"))
+    assert p.get("/b/k").status == 200
+    held = []
+    try:
+        for _ in range(120):
+            s = socket.socket()
+            s.settimeout(5)
+            try:
+                s.connect(p.address)
+            except OSError:
+                s.close()
+                break
+            held.append(s)
+        time.sleep(0.5)
+        before, t = p.cpu_seconds(), time.monotonic()
+        time.sleep(1.5)
+        spent, wall = p.cpu_seconds() - before, time.monotonic() - t
+        assert spent < 0.4 * wall, "%.2f s of CPU in %.2f s without descriptors" % (spent, wall)
+    finally:
+        for s in held:
+            s.close()
+    net.wait_until("it serves again", lambda: served(p))
+    r = p.get("/b/k")
+    assert r.status == 200 and len(r.body) == 10
+
+
+def test_requests_per_connection(http, origin):
+    p = http(limits={"requests_per_connection": 3})
+    origin.put("/b/k", 10)
+    with p.conn() as c:
+        for i in range(3):
+            c.request("GET", "/b/k")
+            r = c.response()
+            assert ((r.get("connection") or "").lower() == "close") == (i == 2)
+        assert c.is_closed()
+
+
+def test_a_refused_upload_does_not_hold_the_memory_of_its_body(http, origin):
+    """The client keeps pushing after the refusal; the proxy reads a bounded rest and closes."""
+    p = http(limits={"max_body": "1MiB"})
+    before = p.memory_kib()[1]
+
+    def push():
+        try:
+            with p.conn() as c:
+                c.request("PUT", "/b/k", {"Content-Length": str(1 << 30)})
+                for _ in range(200):
+                    c.send(b"x" * MIB)
+        except OSError:
+            pass
+    threads = [threading.Thread(target=push) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(30 * net.SLOW)
+        assert not t.is_alive()
+    if not net.SANITIZER:
+        assert p.memory_kib()[1] - before < 16 << 10
+
+
+@pytest.mark.nosan
+@pytest.mark.heavy
+def test_two_thousand_idle_connections_cost_little(http, origin):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    held = []
+    try:
+        p = http(limits={"connections": 5000})
+        origin.put("/b/k", 10)
+        p.get("/b/k")
+        before = p.memory_kib()[1]
+        for _ in range(2000):
+            held.append(p.conn())
+        net.wait_until("all accepted", lambda: p.stats()["connections"]["open"] >= 2000)
+        assert p.memory_kib()[1] - before < 2000 * 20
+        assert p.get("/b/k").status == 200
+    finally:
+        for c in held:
+            c.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    net.wait_until("all gone", lambda: p.stats()["connections"]["open"] <= 1)
