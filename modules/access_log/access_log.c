@@ -233,7 +233,7 @@ static struct url referer_url(s3p_str referer)
     if (!mark) return (struct url){.a = referer};
     struct url u = {.a = {referer.p, (size_t)(mark - referer.p)}, .has_b = true};
     u.b = (s3p_str){mark + 1, referer.n - u.a.n - 1};
-    if (query_is_secret(u.b)) u.b = (s3p_str){"***", 3};
+    if (query_is_secret(u.b)) u.b = (s3p_str){"...", 3};
     return u;
 }
 
@@ -475,7 +475,7 @@ static int access_log_init(const s3p_api *api, char *why, size_t n)
     if (!path || strcmp(path, "off") == 0) return 0;
     file = api->file_open(path, reason, sizeof reason);
     if (file) return 0;
-    snprintf(why, n, "access_log.file %s: %s", path, reason[0] ? reason : "cannot be opened");
+    snprintf(why, n, "access_log.file: %s", reason[0] ? reason : "cannot be opened");
     return 1;
 }
 

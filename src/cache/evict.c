@@ -35,22 +35,22 @@
 #define LINE_COUNTERS (LINE_WORDS * 16u)
 #define COUNT_MAX 15u
 #define MARGIN 2u
-#define HALVE_AFTER 4u       /* x units uses */
-#define LINE_UNITS_MAX 4u    /* a line of counters serves one entry, or up to so many .. */
-#define SKETCH_SHARE 256u    /* .. where the sketch would take more than 1/256 of the capacity */
+#define HALVE_AFTER 4u        /* x units uses */
+#define LINE_UNITS_MAX 4u     /* a line of counters serves one entry, or up to so many .. */
+#define SKETCH_SHARE 256u     /* .. where the sketch would take more than 1/256 of the capacity */
 #define SKETCH_SHARE_MAX 128u /* whatever the size of entries, it never takes much more than 1/64 */
 #define UNITS_MIN 16u
 #define TALLY_USES 16u
-#define TALLIES 64u          /* power of two */
+#define TALLIES 64u /* power of two */
 #define SEGMENT_PER_UNITS 8u
 #define SEGMENT_USES_MIN 16u
-#define OLD_SEGMENTS 8u      /* residents younger than that say nothing about the old ones */
-#define LULL_FIRST 8u        /* in segments: the longest lull we assume to be normal before we have seen any */
-#define LULL_MIN 2u          /* no shorter lull is ever taken for death */
-#define LULL_EVIDENCE 16.0   /* hits that should have come meanwhile */
-#define RATE_MIN 0.02        /* with fewer hits there is nothing to lose */
-#define LOOKS_MAX 128u       /* entries looked at to find one victim */
-#define REFUSALS_MAX 64u     /* of one evict_run */
+#define OLD_SEGMENTS 8u    /* residents younger than that say nothing about the old ones */
+#define LULL_FIRST 8u      /* in segments: the longest lull we assume to be normal before we have seen any */
+#define LULL_MIN 2u        /* no shorter lull is ever taken for death */
+#define LULL_EVIDENCE 16.0 /* hits that should have come meanwhile */
+#define RATE_MIN 0.02      /* with fewer hits there is nothing to lose */
+#define LOOKS_MAX 128u     /* entries looked at to find one victim */
+#define REFUSALS_MAX 64u   /* of one evict_run */
 #define WINDOW_REFUSALS_MAX 16u
 #define TABLES_MAX 40u
 
@@ -100,12 +100,12 @@ struct evict {
     struct queue queue[4]; /* by area */
     uint64_t entries, evictions, rejected;
     uint64_t window_max, room;
-    uint64_t segment_uses;            /* length of a segment */
+    uint64_t segment_uses;                       /* length of a segment */
     uint64_t segment_from, old_from, young_from; /* counters at its beginning */
     enum mood mood;
-    double rate;      /* long-term hits of old residents per use */
-    double lull_long; /* longest lull that ended by itself, slowly forgotten; segments */
-    uint32_t lull;    /* length of this one */
+    double rate;       /* long-term hits of old residents per use */
+    double lull_long;  /* longest lull that ended by itself, slowly forgotten; segments */
+    uint32_t lull;     /* length of this one */
     double lull_young; /* hits of newcomers per use in it, summed over its segments */
     uint16_t lull_began;
     void *table[TABLES_MAX]; /* all there ever were: a touch may still be using an outgrown one */
@@ -258,7 +258,10 @@ static bool before(uint16_t a, uint16_t b) { return (int16_t)(uint16_t)(a - b) <
 
 static uint16_t now_get(const struct evict *e) { return atomic_load_explicit(&e->now, memory_order_relaxed); }
 
-static void old_set(struct evict *e, uint16_t segment) { atomic_store_explicit(&e->old, segment, memory_order_relaxed); }
+static void old_set(struct evict *e, uint16_t segment)
+{
+    atomic_store_explicit(&e->old, segment, memory_order_relaxed);
+}
 
 static void units_update_locked(struct evict *e)
 {
@@ -377,7 +380,8 @@ static bool entry_was_used(struct evict *e, struct evict_entry *n)
     if (e->mood != MOOD_NORMAL && before(born, e->lull_began) && stamp_is_recent(e, stamp))
         atomic_store_explicit(&n->born, now, memory_order_relaxed); /* alive */
     else if (before(born, (uint16_t)(now - 16384)))
-        atomic_store_explicit(&n->born, (uint16_t)(now - 16384), memory_order_relaxed); /* before it looks like the future */
+        atomic_store_explicit(&n->born, (uint16_t)(now - 16384),
+                              memory_order_relaxed); /* before it looks like the future */
     atomic_store_explicit(&n->used, 0, memory_order_relaxed);
     return true;
 }

@@ -36,9 +36,9 @@
 #define MAGIC 0x4d454d31u
 #define CLASSES 39u
 #define SLOTS_MAX MEMORY_SLOTS_MAX
-#define GRAIN 16u         /* slot sizes are multiples of it */
-#define PLAN_STEP 256u    /* resolution of the table of combined slots */
-#define PIECES_MAX 3u     /* slots that make up one rest */
+#define GRAIN 16u      /* slot sizes are multiples of it */
+#define PLAN_STEP 256u /* resolution of the table of combined slots */
+#define PIECES_MAX 3u  /* slots that make up one rest */
 #define NO_BLOCK UINT32_MAX
 #define NO_CLASS 0xffu
 #define SEARCH_WORDS 512u /* bound of a search for a long run, in bitmap words that have anything free */
@@ -46,17 +46,17 @@
 #define SPARSE_TRIES 4u
 
 struct block {
-    uint64_t free[2];          /* slab: 1 = slot is free */
-    _Atomic(void *) *owner;    /* slab: who holds each slot, for memory_sparse */
-    uint32_t next, prev;       /* slab: in its class's list */
-    uint8_t class;             /* NO_CLASS: not a slab */
+    uint64_t free[2];       /* slab: 1 = slot is free */
+    _Atomic(void *) *owner; /* slab: who holds each slot, for memory_sparse */
+    uint32_t next, prev;    /* slab: in its class's list */
+    uint8_t class;          /* NO_CLASS: not a slab */
     uint8_t nfree;
 };
 
 struct slab_class {
     uint32_t slots, slot_bytes, charge;
-    uint32_t list[SLOTS_MAX];  /* by free slots; heads of circular lists of block numbers */
-    uint64_t nonempty[2];      /* which lists are */
+    uint32_t list[SLOTS_MAX]; /* by free slots; heads of circular lists of block numbers */
+    uint64_t nonempty[2];     /* which lists are */
 };
 
 /* One way to make up a rest. */
@@ -70,7 +70,7 @@ struct memory {
     int fd;
     uint8_t *base;
     uint32_t blocks, words;
-    uint8_t class_of[MEMORY_BLOCK_BYTES / GRAIN + 1];                 /* smallest class for so many grains */
+    uint8_t class_of[MEMORY_BLOCK_BYTES / GRAIN + 1];                     /* smallest class for so many grains */
     struct plan plan[PIECES_MAX + 1][MEMORY_BLOCK_BYTES / PLAN_STEP + 1]; /* by pieces and size in steps, rounded up */
     pthread_mutex_t lock;
     /* under the lock */
@@ -168,7 +168,10 @@ static unsigned plan_make(const struct memory *m, uint32_t bytes, uint32_t *bloc
 
 /* ---- blocks ---- */
 
-static uint64_t bits_mask(unsigned from, unsigned n) { return (n < 64 ? (UINT64_C(1) << n) - 1 : ~UINT64_C(0)) << from; }
+static uint64_t bits_mask(unsigned from, unsigned n)
+{
+    return (n < 64 ? (UINT64_C(1) << n) - 1 : ~UINT64_C(0)) << from;
+}
 
 /* First bitmap word at or after w that has a free block; m->words if there is none. */
 static uint32_t word_next(const struct memory *m, uint32_t w)
@@ -243,7 +246,8 @@ static struct span span_find(const struct memory *m, uint32_t want)
             CHECK(w < m->words);
         }
         if (wrapped && w > start) break;
-        if (span_scan_word(w, m->free_bits[w] & (w == start && !wrapped ? mask : ~UINT64_C(0)), want, &cur, &best)) break;
+        if (span_scan_word(w, m->free_bits[w] & (w == start && !wrapped ? mask : ~UINT64_C(0)), want, &cur, &best))
+            break;
         w = word_next(m, w + 1);
     }
     if (best.blocks > want) best.blocks = want;
@@ -259,8 +263,8 @@ static unsigned blocks_take(struct memory *m, uint32_t n, struct run *runs)
     while (n) {
         struct span s = span_find(m, want < n ? want : n);
         blocks_mark(m, s.first, s.blocks, false);
-        runs[nruns++] = (struct run){.block = s.first, .blocks = (uint16_t)s.blocks,
-                                     .bytes = s.blocks * MEMORY_BLOCK_BYTES};
+        runs[nruns++] =
+            (struct run){.block = s.first, .blocks = (uint16_t)s.blocks, .bytes = s.blocks * MEMORY_BLOCK_BYTES};
         m->cursor = s.first + s.blocks < m->blocks ? s.first + s.blocks : 0;
         n -= s.blocks;
         want = s.blocks; /* nothing longer was met: do not look for it again */

@@ -74,6 +74,7 @@ struct meta *object_failure(struct object *o) { return object_get_meta(o, &o->fa
 
 bool object_wait(struct object *o, struct waiter *w)
 {
+    waiter_cancel(w);
     pthread_mutex_lock(&o->shard->lock);
     bool wait = atomic_load(&o->state) == OBJECT_NEW || o->validating;
     if (wait) waiter_link_locked(w, o->shard, &o->waiters, NULL, 0);

@@ -83,7 +83,9 @@ static uint64_t cgroup_room_upwards(const struct cgroup_files *v, const char *gr
 
 static uint64_t cgroups_room(const char *proc_self_cgroup)
 {
-    static const struct cgroup_files v1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+    static const struct cgroup_files v1 = {"/sys/fs/cgroup/memory",
+                                           "memory.limit_in_bytes",
+                                           "memory.usage_in_bytes",
                                            {"total_inactive_file", "total_active_file"}};
     static const struct cgroup_files v2[] = {
         {"/sys/fs/cgroup", "memory.max", "memory.current", {"inactive_file", "active_file"}},

@@ -251,6 +251,7 @@ bool slice_wait(struct slice *s, uint32_t want, struct waiter *w)
     bool waiting = false;
 
     CHECK_OBJ(s, SLICE_MAGIC);
+    waiter_cancel(w); /* it may still wait from the last time it was asked */
     pthread_mutex_lock(&s->shard->lock);
     if (atomic_load(&s->state) == SLICE_FILLING) {
         waiter_link_locked(w, s->shard, &s->waiters, &s->nwaiters, want);

@@ -152,8 +152,7 @@ static void check_sums(struct evict *e)
     uint64_t entries = 0;
     for (unsigned a = AREA_WINDOW; a <= AREA_PROTECTED; a++) {
         uint64_t bytes = 0;
-        LIST_EACH_SAFE(l, tmp, &e->queue[a].list)
-        {
+        LIST_EACH_SAFE(l, tmp, &e->queue[a].list) {
             struct evict_entry *n = container_of(l, struct evict_entry, link);
             assert_int_equal(n->area, a);
             bytes += n->charge;
@@ -167,7 +166,8 @@ static void check_sums(struct evict *e)
 /* Hit ratio after the first quarter, as the reference simulation counts it. */
 static double run_policy(const struct trace *t, uint32_t capacity, uint32_t skip)
 {
-    struct sim s = {.e = evict_create((uint64_t)capacity * UNIT, UNIT), .item = calloc(t->keys, sizeof(struct item)),
+    struct sim s = {.e = evict_create((uint64_t)capacity * UNIT, UNIT),
+                    .item = calloc(t->keys, sizeof(struct item)),
                     .capacity = (uint64_t)capacity * UNIT};
     assert_non_null(s.e);
     assert_non_null(s.item);
@@ -212,7 +212,20 @@ static double run_lru(const struct trace *t, uint32_t capacity, uint32_t skip)
 
 /* ---- the table ---- */
 
-enum { CYCLIC, EPOCHS_1_25, EPOCHS_2, EPOCHS_4, EPOCHS_10, CYCLIC_10, ZIPF_08, ZIPF_10, ZIPF_SCAN, MOVING, TWO_JOBS, TRACES };
+enum {
+    CYCLIC,
+    EPOCHS_1_25,
+    EPOCHS_2,
+    EPOCHS_4,
+    EPOCHS_10,
+    CYCLIC_10,
+    ZIPF_08,
+    ZIPF_10,
+    ZIPF_SCAN,
+    MOVING,
+    TWO_JOBS,
+    TRACES
+};
 static const struct {
     const char *name;
     double margin2, at_least; /* margin 2 alone, in the reference simulation */
@@ -241,8 +254,14 @@ static void trace_make(unsigned which, struct trace *t, uint32_t c)
     case EPOCHS_4: add_shuffled(t, 0, 4 * c, 10); break;
     case EPOCHS_10: add_shuffled(t, 0, 10 * c, 8); break;
     case CYCLIC_10: add_cyclic(t, 0, 10 * c, 12); break;
-    case ZIPF_08: z = zipf_make(20 * c, .8); add_zipf(t, 0, &z, 120 * c); break;
-    case ZIPF_10: z = zipf_make(20 * c, 1); add_zipf(t, 0, &z, 120 * c); break;
+    case ZIPF_08:
+        z = zipf_make(20 * c, .8);
+        add_zipf(t, 0, &z, 120 * c);
+        break;
+    case ZIPF_10:
+        z = zipf_make(20 * c, 1);
+        add_zipf(t, 0, &z, 120 * c);
+        break;
     case ZIPF_SCAN:
         z = zipf_make(20 * c, 1);
         for (uint32_t i = 0; i < 20; i++) {
@@ -303,8 +322,10 @@ static void test_hit_ratios_of_mixed_sizes(void **state)
     enum { N = 40000, USES = 600000, CAPACITY = 256 };
     struct zipf z = zipf_make(N, 1);
     struct trace t = {0};
-    struct sim s = {.e = evict_create((uint64_t)CAPACITY * UNIT, UNIT), .item = calloc(N, sizeof(struct item)),
-                    .bytes = malloc(N * sizeof(uint32_t)), .capacity = (uint64_t)CAPACITY * UNIT};
+    struct sim s = {.e = evict_create((uint64_t)CAPACITY * UNIT, UNIT),
+                    .item = calloc(N, sizeof(struct item)),
+                    .bytes = malloc(N * sizeof(uint32_t)),
+                    .capacity = (uint64_t)CAPACITY * UNIT};
     struct lru {
         struct list link;
         uint32_t bytes;
@@ -357,7 +378,8 @@ static void test_bursts_of_fills_do_not_wash_out_the_main_area(void **state)
 {
     (void)state;
     struct trace t = {0};
-    struct sim s = {.e = evict_create((uint64_t)C * UNIT, UNIT), .item = calloc(2 * C, sizeof(struct item)),
+    struct sim s = {.e = evict_create((uint64_t)C * UNIT, UNIT),
+                    .item = calloc(2 * C, sizeof(struct item)),
                     .capacity = (uint64_t)C * UNIT};
     assert_true(s.e && s.item);
     seed = 9;

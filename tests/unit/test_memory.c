@@ -136,7 +136,7 @@ static void test_limits_of_a_cgroup_and_its_parents(void **state)
     assert_true(room_check(3 * MIB, "/nonexistent", "/nonexistent", msg, sizeof msg));
 
     const char *names[] = {"in/memory.max", "in/memory.current", "memory.max", "memory.current",
-                           "memory.stat", "meminfo", "cgroup", "in"};
+                           "memory.stat",   "meminfo",           "cgroup",     "in"};
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
         assert_int_equal(remove(path), 0);
@@ -365,10 +365,7 @@ static void churn_evict(struct churn *c, struct item *it)
     c->evicted++;
 }
 
-static bool hold_any(void *owner)
-{
-    return owner != NULL;
-}
+static bool hold_any(void *owner) { return owner != NULL; }
 
 static void churn_make_room(struct churn *c)
 {
@@ -407,8 +404,8 @@ static double churn_ratio(struct churn *c, const char *what)
     double runs = 0;
     for (uint32_t i = 0; i < c->n; i++) runs += c->live[i]->e.nruns;
     double ratio = (double)s.used / (double)c->asked;
-    printf("  %-42s used/live %.3f, free slots %5.2f %% of capacity, %6u live, %.2f runs each, %u evicted\n", what, ratio,
-           100.0 * (double)s.slab_wasted / (double)s.capacity, c->n, runs / c->n, (unsigned)c->evicted);
+    printf("  %-42s used/live %.3f, free slots %5.2f %% of capacity, %6u live, %.2f runs each, %u evicted\n", what,
+           ratio, 100.0 * (double)s.slab_wasted / (double)s.capacity, c->n, runs / c->n, (unsigned)c->evicted);
     c->evicted = 0;
     return ratio;
 }
@@ -472,7 +469,7 @@ static void test_sparse_names_each_owner_of_the_sparsest_slab_once(void **state)
     assert_int_equal(n, 32 * 64);
     assert_int_equal(memory_sparse(m, hold_any, owner, MEMORY_SLOTS_MAX), 0); /* all full */
     for (unsigned i = 0; i < n; i++)
-        if (i % 64 >= 40) memory_free(m, &e[i], false); /* each slab keeps 40 of 64 .. */
+        if (i % 64 >= 40) memory_free(m, &e[i], false);                               /* each slab keeps 40 of 64 .. */
     for (unsigned i = 64 * 5 + 3; i < 64 * 5 + 40; i++) memory_free(m, &e[i], false); /* .. one keeps three */
     assert_int_equal(memory_sparse(m, hold_none, owner, MEMORY_SLOTS_MAX), 0);
     assert_int_equal(memory_sparse(m, hold_any, owner, MEMORY_SLOTS_MAX), 3);
