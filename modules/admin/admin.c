@@ -209,7 +209,8 @@ static void purge_body(s3p_request *r, s3p_str body, void *arg)
         json_decref(root);
         return;
     }
-    if (json_error_code(&why) == json_error_out_of_memory) {
+    /* Without memory it often says nothing at all; of bad input it always speaks. */
+    if (why.text[0] == '\0' || json_error_code(&why) == json_error_out_of_memory) {
         answer_error(r, 503, "SlowDown", "Out of memory.");
         return;
     }

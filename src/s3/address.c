@@ -51,10 +51,7 @@ void address_from_request(struct str host, struct str raw_path, const char *cons
 
 /* ---- origin side */
 
-static bool is_label_char(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-}
+static bool is_label_char(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; }
 
 /* Can the bucket stand in front of a host name? With dots it would not match a TLS certificate's wildcard. */
 static bool bucket_fits_host(struct str b, bool https)
@@ -111,7 +108,7 @@ enum err address_to_origin(const struct s3_address *a, bool virtual_hosted, stru
     if (in_host || !a->bucket.p)
         *path = pool_f(pool, STR_FMT "/" STR_FMT, STR_ARG(prefix), STR_ARG(a->key));
     else
-        *path = pool_f(pool, STR_FMT "/" STR_FMT "%s" STR_FMT, STR_ARG(prefix), STR_ARG(a->bucket),
-                       a->key.p ? "/" : "", STR_ARG(a->key));
+        *path = pool_f(pool, STR_FMT "/" STR_FMT "%s" STR_FMT, STR_ARG(prefix), STR_ARG(a->bucket), a->key.p ? "/" : "",
+                       STR_ARG(a->key));
     return host->p && path->p ? ERR_OK : ERR_NOMEM;
 }

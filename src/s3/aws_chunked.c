@@ -24,14 +24,16 @@
 #include "base/check.h"
 
 #define FILTER_MAGIC 0x61776368u
-#define LINE_BYTES 1024     /* of a size line (longest known: ECDSA, about 170) or trailer line */
+#define LINE_BYTES 1024 /* of a size line (longest known: ECDSA, about 170) or trailer line */
 #define TRAILER_LINES 32
 #define TRAILERS_MAX 8
 #define OUT_CHUNK 0x100000u /* as the SDKs do it; some servers refuse chunks over 16 MiB */
 #define OUT_CHUNK_HEX "100000"
 #define PULL_MIN_BYTES 4096 /* of the source, even if the consumer wants less: framing is no progress for it */
 
+/* clang-format off */
 #define LIT(s) {(s), sizeof(s) - 1} /* STR_LIT for static tables */
+/* clang-format on */
 
 enum state { SIZE, DATA, DATA_END, TRAILER, TAIL, VERIFIED };
 
@@ -59,7 +61,7 @@ struct filter {
     enum state state;
 
     /* input */
-    struct hold *in;     /* partly read source chunk, one reference is ours; NULL none */
+    struct hold *in; /* partly read source chunk, one reference is ours; NULL none */
     size_t in_at;
     uint64_t chunk_left; /* of the client's current chunk */
     uint64_t data_left;  /* data bytes still to come, by x-amz-decoded-content-length */
@@ -171,10 +173,7 @@ static enum err in_fill(struct filter *f, size_t budget)
 
 /* ---- parsing */
 
-static bool is_control(char c)
-{
-    return (unsigned char)c < 0x20 || c == 0x7f;
-}
+static bool is_control(char c) { return (unsigned char)c < 0x20 || c == 0x7f; }
 
 /* Moves input into f->line up to and without LF. ERR_OK: a whole line; ERR_AGAIN: more is needed. */
 static enum err line_read(struct filter *f)
@@ -224,7 +223,8 @@ static bool is_checksum(struct str s, size_t len)
     if (s.n != len) return false;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
-        bool base64 = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' || c == '/';
+        bool base64 =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' || c == '/';
         if (!base64 && !(c == '=' && i + 2 >= s.n)) return false;
     }
     return true;
@@ -383,16 +383,10 @@ static enum err input_step(struct filter *f, struct chunk *out, size_t budget, s
 {
     enum err e;
     switch (f->state) {
-    case SIZE:
-        e = line_read(f);
-        return e ? e : size_line(f);
-    case DATA:
-        data_step(f, out, budget, given);
-        return ERR_OK;
+    case SIZE: e = line_read(f); return e ? e : size_line(f);
+    case DATA: data_step(f, out, budget, given); return ERR_OK;
     case DATA_END: return data_end(f);
-    case TRAILER:
-        e = line_read(f);
-        return e ? e : trailer_line(f);
+    case TRAILER: e = line_read(f); return e ? e : trailer_line(f);
     case TAIL: return ERR_BAD_CHUNK; /* bytes behind the end */
     case VERIFIED: break;
     }

@@ -71,10 +71,7 @@ static enum err set_value(char *to, size_t room, struct str value, const char *w
 
 /* ---- environment and configuration */
 
-static bool env_has_keys(void)
-{
-    return env("AWS_ACCESS_KEY_ID") || env("AWS_SECRET_ACCESS_KEY");
-}
+static bool env_has_keys(void) { return env("AWS_ACCESS_KEY_ID") || env("AWS_SECRET_ACCESS_KEY"); }
 
 static enum err load_env(struct credentials *out, const struct report *r)
 {
@@ -157,13 +154,14 @@ static enum err file_read(const char *path, struct text *t, bool *exists, const 
 /* ---- profiles */
 
 /* X(field, key in the file) */
-#define PROFILE_KEYS(X)                                                                              \
-    X(access_key, "aws_access_key_id") X(secret_key, "aws_secret_access_key")                        \
-    X(session_token, "aws_session_token") X(security_token, "aws_security_token") X(region, "region") \
-    X(role_arn, "role_arn") X(source_profile, "source_profile") X(credential_source, "credential_source") \
-    X(web_identity, "web_identity_token_file") X(process, "credential_process")                      \
-    X(sso_session, "sso_session") X(sso_start_url, "sso_start_url") X(sso_account, "sso_account_id") \
-    X(sso_role, "sso_role_name") X(login_session, "login_session")
+#define PROFILE_KEYS(X)                                                                                              \
+    X(access_key, "aws_access_key_id")                                                                               \
+    X(secret_key, "aws_secret_access_key") X(session_token, "aws_session_token")                                     \
+        X(security_token, "aws_security_token") X(region, "region") X(role_arn, "role_arn")                          \
+            X(source_profile, "source_profile") X(credential_source, "credential_source")                            \
+                X(web_identity, "web_identity_token_file") X(process, "credential_process")                          \
+                    X(sso_session, "sso_session") X(sso_start_url, "sso_start_url") X(sso_account, "sso_account_id") \
+                        X(sso_role, "sso_role_name") X(login_session, "login_session")
 
 /* Slices of the files' texts. */
 struct profile {
@@ -191,10 +189,7 @@ static void profile_overlay(struct profile *p, const struct profile *over)
     p->found |= over->found;
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
+static bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 static struct str without_comment(struct str s)
 {
@@ -230,7 +225,8 @@ struct ini {
     size_t key_indent;
 };
 
-static void ini_line(struct ini *ini, struct str line, struct str profile, enum section_style style, struct profile *out)
+static void ini_line(struct ini *ini, struct str line, struct str profile, enum section_style style,
+                     struct profile *out)
 {
     size_t indent = 0;
     while (indent < line.n && is_blank(line.p[indent])) indent++;
@@ -444,7 +440,4 @@ enum err creds_load(const struct creds_conf *c, struct credentials *out, char *m
     return e;
 }
 
-void creds_wipe(struct credentials *c)
-{
-    OPENSSL_cleanse(c, sizeof *c);
-}
+void creds_wipe(struct credentials *c) { OPENSSL_cleanse(c, sizeof *c); }

@@ -69,10 +69,7 @@ static void put_text(struct strbuf *out, struct str s)
     }
 }
 
-void xml_text(struct strbuf *out, struct str s)
-{
-    put_text(out, s);
-}
+void xml_text(struct strbuf *out, struct str s) { put_text(out, s); }
 
 static void put_element(struct strbuf *out, const char *name, struct str text)
 {
@@ -100,15 +97,9 @@ enum err error_xml_build(struct strbuf *out, const char *code, const char *messa
 
 /* ---- reading */
 
-static bool is_xml_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
+static bool is_xml_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
-static struct str skip(struct str s, size_t n)
-{
-    return str_make(s.p + n, s.n - n);
-}
+static struct str skip(struct str s, size_t n) { return str_make(s.p + n, s.n - n); }
 
 static struct str skip_space(struct str s)
 {

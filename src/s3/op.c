@@ -37,79 +37,40 @@ struct param_row {
     enum param_kind kind;
 };
 
-#define ROW(text, kind) {{text, sizeof text - 1}, PARAM_##kind}
+#define ROW(text, kind)                       \
+    {                                         \
+        {text, sizeof text - 1}, PARAM_##kind \
+    }
 static const struct param_row params[] = {
-    ROW("versionId", KEY),
-    ROW("partNumber", KEY),
-    ROW("response-cache-control", KEY),
-    ROW("response-content-disposition", KEY),
-    ROW("response-content-encoding", KEY),
-    ROW("response-content-language", KEY),
-    ROW("response-content-type", KEY),
-    ROW("response-expires", KEY),
+    ROW("versionId", KEY), ROW("partNumber", KEY), ROW("response-cache-control", KEY),
+    ROW("response-content-disposition", KEY), ROW("response-content-encoding", KEY),
+    ROW("response-content-language", KEY), ROW("response-content-type", KEY), ROW("response-expires", KEY),
 
-    ROW("uploadId", UPLOAD_ID),
-    ROW("uploads", UPLOADS),
-    ROW("delete", DELETE),
-    ROW("select", SELECT),
+    ROW("uploadId", UPLOAD_ID), ROW("uploads", UPLOADS), ROW("delete", DELETE), ROW("select", SELECT),
     ROW("versions", VERSIONS),
 
     /* of objects */
-    ROW("acl", SUBRESOURCE),
-    ROW("append", SUBRESOURCE),
-    ROW("attributes", SUBRESOURCE),
-    ROW("encryption", SUBRESOURCE),
-    ROW("legal-hold", SUBRESOURCE),
-    ROW("renameObject", SUBRESOURCE),
-    ROW("restore", SUBRESOURCE),
-    ROW("retention", SUBRESOURCE),
-    ROW("tagging", SUBRESOURCE),
-    ROW("torrent", SUBRESOURCE),
+    ROW("acl", SUBRESOURCE), ROW("append", SUBRESOURCE), ROW("attributes", SUBRESOURCE), ROW("encryption", SUBRESOURCE),
+    ROW("legal-hold", SUBRESOURCE), ROW("renameObject", SUBRESOURCE), ROW("restore", SUBRESOURCE),
+    ROW("retention", SUBRESOURCE), ROW("tagging", SUBRESOURCE), ROW("torrent", SUBRESOURCE),
     /* of buckets */
-    ROW("abac", SUBRESOURCE),
-    ROW("accelerate", SUBRESOURCE),
-    ROW("analytics", SUBRESOURCE),
-    ROW("cors", SUBRESOURCE),
-    ROW("intelligent-tiering", SUBRESOURCE),
-    ROW("inventory", SUBRESOURCE),
-    ROW("lifecycle", SUBRESOURCE),
-    ROW("location", SUBRESOURCE),
-    ROW("logging", SUBRESOURCE),
-    ROW("metadataConfiguration", SUBRESOURCE),
-    ROW("metadataInventoryTable", SUBRESOURCE),
-    ROW("metadataJournalTable", SUBRESOURCE),
-    ROW("metadataTable", SUBRESOURCE),
-    ROW("metrics", SUBRESOURCE),
-    ROW("notification", SUBRESOURCE),
-    ROW("object-lock", SUBRESOURCE),
-    ROW("ownershipControls", SUBRESOURCE),
-    ROW("policy", SUBRESOURCE),
-    ROW("policyStatus", SUBRESOURCE),
-    ROW("publicAccessBlock", SUBRESOURCE),
-    ROW("replication", SUBRESOURCE),
-    ROW("requestPayment", SUBRESOURCE),
-    ROW("session", SUBRESOURCE),
-    ROW("versioning", SUBRESOURCE),
+    ROW("abac", SUBRESOURCE), ROW("accelerate", SUBRESOURCE), ROW("analytics", SUBRESOURCE), ROW("cors", SUBRESOURCE),
+    ROW("intelligent-tiering", SUBRESOURCE), ROW("inventory", SUBRESOURCE), ROW("lifecycle", SUBRESOURCE),
+    ROW("location", SUBRESOURCE), ROW("logging", SUBRESOURCE), ROW("metadataConfiguration", SUBRESOURCE),
+    ROW("metadataInventoryTable", SUBRESOURCE), ROW("metadataJournalTable", SUBRESOURCE),
+    ROW("metadataTable", SUBRESOURCE), ROW("metrics", SUBRESOURCE), ROW("notification", SUBRESOURCE),
+    ROW("object-lock", SUBRESOURCE), ROW("ownershipControls", SUBRESOURCE), ROW("policy", SUBRESOURCE),
+    ROW("policyStatus", SUBRESOURCE), ROW("publicAccessBlock", SUBRESOURCE), ROW("replication", SUBRESOURCE),
+    ROW("requestPayment", SUBRESOURCE), ROW("session", SUBRESOURCE), ROW("versioning", SUBRESOURCE),
     ROW("website", SUBRESOURCE),
 
     /* of listings; here because they are often sent without a value ("prefix=") */
-    ROW("bucket-region", LISTING),
-    ROW("continuation-token", LISTING),
-    ROW("delimiter", LISTING),
-    ROW("encoding-type", LISTING),
-    ROW("fetch-owner", LISTING),
-    ROW("key-marker", LISTING),
-    ROW("list-type", LISTING),
-    ROW("marker", LISTING),
-    ROW("max-buckets", LISTING),
-    ROW("max-keys", LISTING),
-    ROW("max-uploads", LISTING),
-    ROW("prefix", LISTING),
-    ROW("start-after", LISTING),
-    ROW("upload-id-marker", LISTING),
-    ROW("version-id-marker", LISTING),
-    ROW("allow-unordered", LISTING), /* Ceph */
-    ROW("metadata", LISTING),        /* MinIO */
+    ROW("bucket-region", LISTING), ROW("continuation-token", LISTING), ROW("delimiter", LISTING),
+    ROW("encoding-type", LISTING), ROW("fetch-owner", LISTING), ROW("key-marker", LISTING), ROW("list-type", LISTING),
+    ROW("marker", LISTING), ROW("max-buckets", LISTING), ROW("max-keys", LISTING), ROW("max-uploads", LISTING),
+    ROW("prefix", LISTING), ROW("start-after", LISTING), ROW("upload-id-marker", LISTING),
+    ROW("version-id-marker", LISTING), ROW("allow-unordered", LISTING), /* Ceph */
+    ROW("metadata", LISTING),                                           /* MinIO */
 };
 #undef ROW
 
@@ -251,8 +212,8 @@ static enum s3_op object_read_op(enum method m, const struct query_facts *f)
 
 static enum s3_op object_post_op(const struct query_facts *f)
 {
-    if (f->uploads) return OP_WRITE_PART;      /* create */
-    if (f->upload_id) return OP_WRITE_OBJECT;  /* complete */
+    if (f->uploads) return OP_WRITE_PART;     /* create */
+    if (f->upload_id) return OP_WRITE_OBJECT; /* complete */
     return f->select ? OP_OTHER : OP_WRITE_OBJECT;
 }
 

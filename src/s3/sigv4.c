@@ -36,10 +36,7 @@
 static const EVP_MD *sha256_md;
 static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
 
-static void sha256_fetch(void)
-{
-    sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL);
-}
+static void sha256_fetch(void) { sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL); }
 
 static bool sha256(EVP_MD_CTX *ctx, const void *p, size_t n, unsigned char out[DIGEST_BYTES])
 {
@@ -122,10 +119,7 @@ static void put(struct writer *w, struct str s)
     w->n += s.n;
 }
 
-static inline struct str written(const struct writer *w)
-{
-    return str_make(w->p, w->n);
-}
+static inline struct str written(const struct writer *w) { return str_make(w->p, w->n); }
 
 /* ---- canonical forms */
 
@@ -239,10 +233,7 @@ static enum err put_query(struct writer *w, struct str query, struct str skip, s
     return text.failed ? ERR_INTERNAL : ERR_OK;
 }
 
-static inline bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
+static inline bool is_blank(char c) { return c == ' ' || c == '\t'; }
 
 /* Trimmed, runs of blanks folded to one space - inside quotes too: that is what the SDKs and S3 do, whatever older
  * documents say. */
@@ -413,13 +404,11 @@ static bool is_left_unsigned(const struct hdr *h)
     case HDR_USER_AGENT:
     case HDR_ACCEPT_ENCODING:
     case HDR_VIA:
-    case HDR_PRIORITY:
-        return true;
+    case HDR_PRIORITY: return true;
     case HDR_OTHER:
         return str_eq_ci(h->name, STR_LIT("x-amzn-trace-id")) || str_eq_ci(h->name, STR_LIT("forwarded")) ||
                (h->name.n > 12 && str_eq_ci(str_make(h->name.p, 12), STR_LIT("x-forwarded-")));
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -700,10 +689,7 @@ static enum err claim_check_time(const struct claim *c, int64_t now_s)
 
 /* ---- verifying: what was really sent */
 
-static bool is_amz(struct str name)
-{
-    return name.n > 6 && str_eq_ci(str_make(name.p, 6), STR_LIT("x-amz-"));
-}
+static bool is_amz(struct str name) { return name.n > 6 && str_eq_ci(str_make(name.p, 6), STR_LIT("x-amz-")); }
 
 static const struct field *field_find(const struct canon *c, struct str name)
 {
@@ -744,8 +730,7 @@ static enum err fields_cover(const struct canon *canon, const struct head *req)
     if (!field_find(canon, STR_LIT("host"))) return ERR_ACCESS_DENIED;
     for (unsigned i = 0; i < req->nhdrs; i++) {
         const struct hdr *h = &req->hdrs[i];
-        if (h->id != HDR_AMZ_CONTENT_SHA256 && is_amz(h->name) && !field_find(canon, h->name))
-            return ERR_ACCESS_DENIED;
+        if (h->id != HDR_AMZ_CONTENT_SHA256 && is_amz(h->name) && !field_find(canon, h->name)) return ERR_ACCESS_DENIED;
     }
     return ERR_OK;
 }

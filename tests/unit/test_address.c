@@ -98,7 +98,8 @@ static void check_outgoing(const struct outgoing *r)
     struct s3_address a = {str_c(r->bucket), str_c(r->key)};
     struct str host, path;
     assert_int_equal(address_to_origin(&a, r->virtual_hosted, str_c(r->endpoint), r->port, r->https, str_c(r->prefix),
-                                       pool, &host, &path), ERR_OK);
+                                       pool, &host, &path),
+                     ERR_OK);
     if (!same(host, r->host) || !same(path, r->path))
         fail_msg("%s/%s: got " STR_FMT " " STR_FMT " want %s %s", r->bucket ? r->bucket : "", r->key ? r->key : "",
                  STR_ARG(host), STR_ARG(path), r->host, r->path);

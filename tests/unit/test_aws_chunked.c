@@ -27,7 +27,7 @@ struct source {
     size_t piece;       /* ... and after at most so many bytes (0: no bound) */
     bool again_between; /* ERR_AGAIN before each piece */
     bool again_said;
-    enum err at_end;    /* ERR_END, or what breaks there */
+    enum err at_end; /* ERR_END, or what breaks there */
     unsigned held, again_count;
     bool closed, unproven;
 };
@@ -68,7 +68,8 @@ static enum err source_pull(struct body *b, struct chunk *out, unsigned max, siz
     assert_non_null(p);
     p->source = s;
     memcpy(p->data, s->p + s->at, len);
-    *out = (struct chunk){.data = p->data, .len = len, .fd = 7, .fd_off = 1000 + s->at, .owner = p, .release = piece_release};
+    *out = (struct chunk){
+        .data = p->data, .len = len, .fd = 7, .fd_off = 1000 + s->at, .owner = p, .release = piece_release};
     s->at += len;
     s->held++;
     *n = 1;
@@ -92,9 +93,9 @@ static void source_init(struct source *s, const char *text, size_t n)
 /* ---- a consumer */
 
 struct consumer {
-    unsigned max;       /* entries per pull */
-    size_t max_bytes;   /* bytes per pull */
-    bool hold_all;      /* release only at the very end */
+    unsigned max;     /* entries per pull */
+    size_t max_bytes; /* bytes per pull */
+    bool hold_all;    /* release only at the very end */
 };
 static const struct consumer greedy = {16, SIZE_MAX, false};
 
@@ -166,7 +167,8 @@ static void expect(struct source *s, enum aws_chunked_kind kind, uint64_t decode
     strbuf_free(&o.bytes);
 }
 
-static enum err failure(const char *text, enum aws_chunked_kind kind, uint64_t decoded, const char *trailers, size_t *got)
+static enum err failure(const char *text, enum aws_chunked_kind kind, uint64_t decoded, const char *trailers,
+                        size_t *got)
 {
     struct source s;
     source_init(&s, text, strlen(text));
@@ -181,8 +183,9 @@ static enum err failure(const char *text, enum aws_chunked_kind kind, uint64_t d
 #define SIGNED_BODY "5" EXT "\r\nhello\r\nC" EXT "\r\n wonderful w\r\n05" EXT "\r\norld!\r\n0" EXT "\r\n\r\n"
 #define DECODED "hello wonderful world!"
 #define DATA_N (sizeof DECODED - 1)
-#define TRAILER_BODY                                                                               \
-    "16" EXT "\r\n" DECODED "\r\n0" EXT "\r\nx-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:" SIG "\r\n\r\n"
+#define TRAILER_BODY                                                                                                  \
+    "16" EXT "\r\n" DECODED "\r\n0" EXT "\r\nx-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:" SIG "\r\n\r" \
+                                                                                                             "\n"
 #define UNSIGNED_BODY "16\r\n" DECODED "\r\n0\r\nx-amz-checksum-crc32c:sOO8/Q==\r\n\r\n"
 
 struct sample {
@@ -196,7 +199,8 @@ static const struct sample samples[] = {
     {UNSIGNED_BODY, AWS_CHUNKED_UNSIGNED_TRAILER, "x-amz-checksum-crc32c", UNSIGNED_BODY},
 };
 
-static void check_sample(const struct sample *x, const struct consumer *how, size_t cut, size_t cut2, size_t piece, bool again)
+static void check_sample(const struct sample *x, const struct consumer *how, size_t cut, size_t cut2, size_t piece,
+                         bool again)
 {
     struct source s;
     source_init(&s, x->body, strlen(x->body));
@@ -277,7 +281,8 @@ static void test_several_trailers_keep_the_announced_order(void **state)
                                "x-amz-checksum-sha256:LCa0a2j/xo/5m0U8HTBBNBNCLXBkg7+g+YpeiGJm564=\r\n\r\n";
     struct source s;
     source_init(&s, in, sizeof in - 1);
-    expect(&s, AWS_CHUNKED_UNSIGNED_TRAILER, 2, "x-amz-checksum-crc64nvme, x-amz-checksum-sha256", &greedy, want, sizeof want - 1);
+    expect(&s, AWS_CHUNKED_UNSIGNED_TRAILER, 2, "x-amz-checksum-crc64nvme, x-amz-checksum-sha256", &greedy, want,
+           sizeof want - 1);
 }
 
 /* ---- big bodies: several output chunks, few input ones, and the other way round */
@@ -321,7 +326,8 @@ static void check_big(size_t data_n, size_t chunk_n, size_t piece)
 {
     size_t n;
     struct source s;
-    char *in = big_input(data_n, chunk_n, "0" EXT "\r\nx-amz-checksum-crc32:AAAAAA==\r\nx-amz-trailer-signature:" SIG "\r\n\r\n", &n);
+    char *in = big_input(data_n, chunk_n,
+                         "0" EXT "\r\nx-amz-checksum-crc32:AAAAAA==\r\nx-amz-trailer-signature:" SIG "\r\n\r\n", &n);
     source_init(&s, in, n);
     s.piece = piece;
     const struct consumer how = {8, 70000, false};
@@ -353,12 +359,16 @@ static void test_length_of_enormous_bodies(void **state)
     struct body *b;
     uint64_t tib5 = (uint64_t)5 << 40;
     source_init(&s, "", 0);
-    assert_int_equal(aws_chunked_filter(&s.body, AWS_CHUNKED_UNSIGNED_TRAILER, tib5, STR_LIT("x-amz-checksum-crc32"), pool, &b), ERR_OK);
+    assert_int_equal(
+        aws_chunked_filter(&s.body, AWS_CHUNKED_UNSIGNED_TRAILER, tib5, STR_LIT("x-amz-checksum-crc32"), pool, &b),
+        ERR_OK);
     assert_int_equal(b->length, tib5 + (tib5 >> 20) * 10 + 5 + 31);
     assert_int_equal(aws_chunked_filter(&s.body, AWS_CHUNKED_SIGNED, tib5, STR_LIT(""), pool, &b), ERR_OK);
     assert_int_equal(b->length, tib5);
-    assert_int_equal(aws_chunked_filter(&s.body, AWS_CHUNKED_SIGNED, UINT64_MAX, STR_LIT(""), pool, &b), ERR_BODY_TOO_LARGE);
-    assert_int_equal(aws_chunked_filter(&s.body, AWS_CHUNKED_UNSIGNED_TRAILER, INT64_MAX, STR_LIT(""), pool, &b), ERR_BODY_TOO_LARGE);
+    assert_int_equal(aws_chunked_filter(&s.body, AWS_CHUNKED_SIGNED, UINT64_MAX, STR_LIT(""), pool, &b),
+                     ERR_BODY_TOO_LARGE);
+    assert_int_equal(aws_chunked_filter(&s.body, AWS_CHUNKED_UNSIGNED_TRAILER, INT64_MAX, STR_LIT(""), pool, &b),
+                     ERR_BODY_TOO_LARGE);
     pool_destroy(pool);
 }
 
@@ -400,21 +410,21 @@ static void test_malformed_signed_bodies(void **state)
         "\r\n",
         "5" EXT,
         "5" EXT "\r\nhello",
-        "5" EXT "\r\nhello\r\n",                                      /* no last chunk */
-        "5" EXT "\r\nhello\r\n0" EXT "\r\n",                          /* no end */
+        "5" EXT "\r\nhello\r\n",             /* no last chunk */
+        "5" EXT "\r\nhello\r\n0" EXT "\r\n", /* no end */
         "5" EXT "\r\nhello\r\n0" EXT "\r\n\r",
-        "5" EXT "\r\nhello\r\n0" EXT "\r\n\r\nx",                     /* and on it goes */
+        "5" EXT "\r\nhello\r\n0" EXT "\r\n\r\nx", /* and on it goes */
         "5" EXT "\r\nhello\r\n0" EXT "\r\n\r\n0" EXT "\r\n\r\n",
-        "4" EXT "\r\nhell\r\n0" EXT "\r\n\r\n",                       /* too little */
+        "4" EXT "\r\nhell\r\n0" EXT "\r\n\r\n", /* too little */
         "0" EXT "\r\n\r\n",
-        "6" EXT "\r\nhello!\r\n0" EXT "\r\n\r\n",                     /* too much */
+        "6" EXT "\r\nhello!\r\n0" EXT "\r\n\r\n", /* too much */
         "3" EXT "\r\nhel\r\n3" EXT "\r\nlo!\r\n0" EXT "\r\n\r\n",
         "5" EXT "\r\nhello\r\n1" EXT "\r\n!\r\n0" EXT "\r\n\r\n",
-        "5" EXT "\r\nhello!\r\n0" EXT "\r\n\r\n",                     /* size and data disagree */
+        "5" EXT "\r\nhello!\r\n0" EXT "\r\n\r\n", /* size and data disagree */
         "5" EXT "\r\nhello\n0" EXT "\r\n\r\n",
         "5" EXT "\r\nhello\r0" EXT "\r\n\r\n",
         "5" EXT "\nhello\r\n0" EXT "\r\n\r\n",
-        "10000000000000005" EXT "\r\nhello\r\n0" EXT "\r\n\r\n",      /* overflow */
+        "10000000000000005" EXT "\r\nhello\r\n0" EXT "\r\n\r\n", /* overflow */
         "ffffffffffffffff" EXT "\r\nhello\r\n0" EXT "\r\n\r\n",
         "-5" EXT "\r\nhello\r\n0" EXT "\r\n\r\n",
         "+5" EXT "\r\nhello\r\n0" EXT "\r\n\r\n",
@@ -443,19 +453,20 @@ static void test_malformed_trailers(void **state)
 #define CRC "x-amz-checksum-crc32c:wdBDMA==\r\n"
 #define END "x-amz-trailer-signature:" SIG "\r\n"
     static const char *const bodies[] = {
-        BEGIN END "\r\n",                                     /* the announced one is missing */
-        BEGIN CRC "\r\n",                                     /* the signature is */
+        BEGIN END "\r\n", /* the announced one is missing */
+        BEGIN CRC "\r\n", /* the signature is */
         BEGIN CRC,
         BEGIN CRC CRC END "\r\n",
         BEGIN CRC END END "\r\n",
-        BEGIN END CRC "\r\n",                                 /* behind the signature */
+        BEGIN END CRC "\r\n",                                     /* behind the signature */
         BEGIN CRC "x-amz-checksum-crc32:AAAAAA==\r\n" END "\r\n", /* not announced */
         BEGIN CRC "x-other:1\r\n" END "\r\n",
         BEGIN "x-amz-checksum-crc32c\r\n" END "\r\n",
         BEGIN "x-amz-checksum-crc32c:\r\n" END "\r\n",
-        BEGIN "x-amz-checksum-crc32c:wdBDMA=\r\n" END "\r\n",  /* no CRC32C is that long */
+        BEGIN "x-amz-checksum-crc32c:wdBDMA=\r\n" END "\r\n", /* no CRC32C is that long */
         BEGIN "x-amz-checksum-crc32c:wdBDMAAAA==\r\n" END "\r\n",
-        BEGIN "x-amz-checksum-crc32c:wd\x01" "DMA==\r\n" END "\r\n",
+        BEGIN "x-amz-checksum-crc32c:wd\x01"
+              "DMA==\r\n" END "\r\n",
         BEGIN "x-amz-checksum-crc32c:wd=DMA==\r\n" END "\r\n",
         BEGIN "x-amz-checksum-crc32c:wd\rDMA==\r\n" END "\r\n",
         BEGIN CRC END "\r\nx",
@@ -488,11 +499,14 @@ static void test_announced_trailers_are_checked(void **state)
 {
     (void)state;
     assert_int_equal(failure("", AWS_CHUNKED_SIGNED_TRAILER, 0, "x-amz-meta-a", NULL), ERR_NOT_IMPLEMENTED);
-    assert_int_equal(failure("", AWS_CHUNKED_SIGNED_TRAILER, 0, "x-amz-checksum-crc32,X-AMZ-CHECKSUM-CRC32", NULL), ERR_BAD_REQUEST);
+    assert_int_equal(failure("", AWS_CHUNKED_SIGNED_TRAILER, 0, "x-amz-checksum-crc32,X-AMZ-CHECKSUM-CRC32", NULL),
+                     ERR_BAD_REQUEST);
     assert_int_equal(failure("", AWS_CHUNKED_SIGNED_TRAILER, 0,
                              "x-amz-checksum-crc32,x-amz-checksum-crc32c,x-amz-checksum-crc64nvme,x-amz-checksum-sha1,"
                              "x-amz-checksum-sha256,x-amz-checksum-sha512,x-amz-checksum-md5,x-amz-checksum-xxhash64,"
-                             "x-amz-checksum-xxhash3", NULL), ERR_BAD_REQUEST);
+                             "x-amz-checksum-xxhash3",
+                             NULL),
+                     ERR_BAD_REQUEST);
 }
 
 static void test_errors_of_the_source_are_passed_on(void **state)
@@ -519,10 +533,7 @@ static void test_errors_of_the_source_are_passed_on(void **state)
 
 /* ---- protocol between consumer and source */
 
-static void count_notify(void *arg)
-{
-    ++*(unsigned *)arg;
-}
+static void count_notify(void *arg) { ++*(unsigned *)arg; }
 
 static void test_backpressure_and_notification(void **state)
 {
@@ -573,7 +584,8 @@ static void test_out_of_memory(void **state)
         unsigned n;
         struct pool *pool = pool_create(max);
         source_init(&s, TRAILER_BODY, sizeof TRAILER_BODY - 1);
-        enum err e = aws_chunked_filter(&s.body, AWS_CHUNKED_SIGNED_TRAILER, DATA_N, STR_LIT("x-amz-checksum-crc32c"), pool, &b);
+        enum err e =
+            aws_chunked_filter(&s.body, AWS_CHUNKED_SIGNED_TRAILER, DATA_N, STR_LIT("x-amz-checksum-crc32c"), pool, &b);
         if (!e) {
             while ((e = body_pull(b, c, 16, 1000, &n)) == ERR_OK)
                 for (unsigned i = 0; i < n; i++) chunk_release(&c[i], CHUNK_COPIED);

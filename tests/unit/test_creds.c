@@ -19,9 +19,16 @@
 
 static char home[256];
 
-static const char *const variables[] = {
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_REGION",
-    "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"};
+static const char *const variables[] = {"AWS_ACCESS_KEY_ID",
+                                        "AWS_SECRET_ACCESS_KEY",
+                                        "AWS_SESSION_TOKEN",
+                                        "AWS_SECURITY_TOKEN",
+                                        "AWS_REGION",
+                                        "AWS_DEFAULT_REGION",
+                                        "AWS_PROFILE",
+                                        "AWS_DEFAULT_PROFILE",
+                                        "AWS_SHARED_CREDENTIALS_FILE",
+                                        "AWS_CONFIG_FILE"};
 
 static const char *in_home(const char *name)
 {
@@ -175,38 +182,36 @@ static void test_profile_files(void **state)
 {
     (void)state;
     fails(from_profile, "no profile files");
-    put_file(".aws/credentials",
-             "# comment\n"
-             "[default]\n"
-             "aws_access_key_id = " ID "\n"
-             "aws_secret_access_key=" SECRET "\r\n"
-             "\n"
-             "; another\n"
-             "[ two ]\n"
-             "AWS_ACCESS_KEY_ID=TWO # which\n"
-             "  aws_secret_access_key = hidden under the key before\n"
-             "aws_secret_access_key\t=\tsecret#2;x ; but this is a comment\n"
-             "aws_session_token = a=b==\n"
-             "[three]\n"
-             "    aws_access_key_id = THREE\n"
-             "    aws_secret_access_key = s3\n"
-             "    aws_security_token = old\n");
-    put_file(".aws/config",
-             "[default]\n"
-             "region = us-west-2\n"
-             "s3 =\n"
-             "    region = nested\n"
-             "    aws_access_key_id = nested\n"
-             "output = json\n"
-             "[profile two]\n"
-             "region = eu-north-1\n"
-             "aws_access_key_id = loses\n"
-             "[three]\n"
-             "region = not a profile section\n"
-             "[profile \"with space\"]\n"
-             "aws_access_key_id = FOUR\n"
-             "aws_secret_access_key = s4\n"
-             "region =\n");
+    put_file(".aws/credentials", "# comment\n"
+                                 "[default]\n"
+                                 "aws_access_key_id = " ID "\n"
+                                 "aws_secret_access_key=" SECRET "\r\n"
+                                 "\n"
+                                 "; another\n"
+                                 "[ two ]\n"
+                                 "AWS_ACCESS_KEY_ID=TWO # which\n"
+                                 "  aws_secret_access_key = hidden under the key before\n"
+                                 "aws_secret_access_key\t=\tsecret#2;x ; but this is a comment\n"
+                                 "aws_session_token = a=b==\n"
+                                 "[three]\n"
+                                 "    aws_access_key_id = THREE\n"
+                                 "    aws_secret_access_key = s3\n"
+                                 "    aws_security_token = old\n");
+    put_file(".aws/config", "[default]\n"
+                            "region = us-west-2\n"
+                            "s3 =\n"
+                            "    region = nested\n"
+                            "    aws_access_key_id = nested\n"
+                            "output = json\n"
+                            "[profile two]\n"
+                            "region = eu-north-1\n"
+                            "aws_access_key_id = loses\n"
+                            "[three]\n"
+                            "region = not a profile section\n"
+                            "[profile \"with space\"]\n"
+                            "aws_access_key_id = FOUR\n"
+                            "aws_secret_access_key = s4\n"
+                            "region =\n");
     loads(from_profile, ID, SECRET, "", "us-west-2");
     loads(profile("default"), ID, SECRET, "", "us-west-2");
     loads(profile("two"), "TWO", "secret#2;x", "a=b==", "eu-north-1");
@@ -234,9 +239,10 @@ static void test_profile_said_twice(void **state)
 static void test_profile_without_keys(void **state)
 {
     (void)state;
-    put_file(".aws/credentials", "[half]\naws_access_key_id = " ID "\n[other]\naws_secret_access_key = " SECRET "\n"
-                                 "[bad]\naws_access_key_id = a b\naws_secret_access_key = " SECRET "\n[empty]\n"
-                                 "[broken\naws_access_key_id = x\n[blank]\naws_access_key_id =\naws_secret_access_key = # no\n");
+    put_file(".aws/credentials",
+             "[half]\naws_access_key_id = " ID "\n[other]\naws_secret_access_key = " SECRET "\n"
+             "[bad]\naws_access_key_id = a b\naws_secret_access_key = " SECRET "\n[empty]\n"
+             "[broken\naws_access_key_id = x\n[blank]\naws_access_key_id =\naws_secret_access_key = # no\n");
     fails(profile("half"), "has no aws_secret_access_key");
     fails(profile("other"), "has no aws_access_key_id");
     fails(profile("bad"), "aws_access_key_id holds white space");
@@ -250,16 +256,15 @@ static void test_profiles_that_need_more(void **state)
     (void)state;
     put_file(".aws/credentials", "[rolekeys]\naws_access_key_id = " ID "\naws_secret_access_key = " SECRET "\n"
                                  "[synced]\naws_access_key_id = " ID "\naws_secret_access_key = " SECRET "\n");
-    put_file(".aws/config",
-             "[profile role]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = default\n"
-             "[profile rolekeys]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = rolekeys\n"
-             "[profile web]\nrole_arn = arn:aws:iam::1:role/r\nweb_identity_token_file = /t\n"
-             "[profile sso]\nsso_session = s\nsso_account_id = 1\n"
-             "[profile oldsso]\nsso_start_url = https://x\n"
-             "[profile process]\ncredential_process = /bin/true\n"
-             "[profile source]\nsource_profile = default\n"
-             "[profile login]\nlogin_session = x\n"
-             "[profile synced]\nsso_session = s\n");
+    put_file(".aws/config", "[profile role]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = default\n"
+                            "[profile rolekeys]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = rolekeys\n"
+                            "[profile web]\nrole_arn = arn:aws:iam::1:role/r\nweb_identity_token_file = /t\n"
+                            "[profile sso]\nsso_session = s\nsso_account_id = 1\n"
+                            "[profile oldsso]\nsso_start_url = https://x\n"
+                            "[profile process]\ncredential_process = /bin/true\n"
+                            "[profile source]\nsource_profile = default\n"
+                            "[profile login]\nlogin_session = x\n"
+                            "[profile synced]\nsso_session = s\n");
     fails(profile("role"), "profile \"role\" uses role_arn, which is not supported");
     fails(profile("rolekeys"), "uses role_arn, which is not supported");
     fails(profile("web"), "uses web_identity_token_file, which is not supported");

@@ -19,11 +19,11 @@ static void test_document(void **state)
     struct strbuf b;
     strbuf_init(&b, 0);
     assert_int_equal(error_xml_build(&b, "NoSuchKey", "The specified key does not exist.", STR_LIT("/b/k"),
-                                     STR_LIT("0123456789ABCDEF")), ERR_OK);
-    static const char want[] =
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchKey</Code>"
-        "<Message>The specified key does not exist.</Message><Resource>/b/k</Resource>"
-        "<RequestId>0123456789ABCDEF</RequestId><HostId>s3dlio-proxy</HostId></Error>";
+                                     STR_LIT("0123456789ABCDEF")),
+                     ERR_OK);
+    static const char want[] = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchKey</Code>"
+                               "<Message>The specified key does not exist.</Message><Resource>/b/k</Resource>"
+                               "<RequestId>0123456789ABCDEF</RequestId><HostId>s3dlio-proxy</HostId></Error>";
     assert_true(str_eq(strbuf_get(&b), STR_LIT(want)));
     assert_true(str_eq(error_xml_code(strbuf_get(&b)), STR_LIT("NoSuchKey")));
     strbuf_free(&b);
@@ -59,10 +59,10 @@ static void test_text_is_escaped_and_made_valid(void **state)
         {{"\xE2\x82", 2}, FFFD FFFD},
         {{"\xE2\x82(", 3}, FFFD FFFD "("},
         {{"\xF0\x9F\x99", 3}, FFFD FFFD FFFD},
-        {{"\xC0\xAF", 2}, FFFD FFFD},                 /* overlong */
+        {{"\xC0\xAF", 2}, FFFD FFFD}, /* overlong */
         {{"\xE0\x80\xAF", 3}, FFFD FFFD FFFD},
         {{"\xF0\x80\x80\xAF", 4}, FFFD FFFD FFFD FFFD},
-        {{"\xED\xA0\x80", 3}, FFFD FFFD FFFD},        /* surrogate */
+        {{"\xED\xA0\x80", 3}, FFFD FFFD FFFD},          /* surrogate */
         {{"\xF4\x90\x80\x80", 4}, FFFD FFFD FFFD FFFD}, /* beyond U+10FFFF */
         {{"\xF5\x80\x80\x80\xFF\x80", 6}, FFFD FFFD FFFD FFFD FFFD FFFD},
         {{"\xEF\xBF\xBE\xEF\xBF\xBD", 6}, FFFD FFFD FFFD FFFD},

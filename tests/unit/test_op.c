@@ -109,8 +109,10 @@ static void test_operations(void **state)
         {"GET", "/b/k?versionId=v", OP_GET_OBJECT},
         {"GET", "/b/k?partNumber=1", OP_GET_OBJECT},
         {"GET", "/b/k?response-content-type=a/b", OP_GET_OBJECT},
-        {"GET", "/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=c&X-Amz-Date=d&X-Amz-Expires=60"
-                "&X-Amz-SignedHeaders=host&X-Amz-Signature=s&X-Amz-Security-Token=t", OP_GET_OBJECT},
+        {"GET",
+         "/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=c&X-Amz-Date=d&X-Amz-Expires=60"
+         "&X-Amz-SignedHeaders=host&X-Amz-Signature=s&X-Amz-Security-Token=t",
+         OP_GET_OBJECT},
         {"GET", "/b/k?X-Amz-Security-Token=", OP_GET_OBJECT},
         {"GET", "/b/k?AWSAccessKeyId=a&Signature=s&Expires=1", OP_GET_OBJECT},
         {"GET", "/b/k?acl", OP_READ_OTHER},
@@ -131,7 +133,7 @@ static void test_operations(void **state)
         {"GET", "/b/k?something-new=", OP_READ_OTHER},
         {"GET", "/b/k?something-new=1", OP_GET_OBJECT}, /* S3 ignores it */
         {"GET", "/b/k?response-x-new=1", OP_READ_OTHER},
-        {"GET", "/b/k?a%zz=1", OP_READ_OTHER},          /* who knows how the origin reads it */
+        {"GET", "/b/k?a%zz=1", OP_READ_OTHER}, /* who knows how the origin reads it */
         {"GET", "/b/k?versionI%6=1", OP_READ_OTHER},
         /* object: writes */
         {"PUT", "/b/k", OP_WRITE_OBJECT},
@@ -195,13 +197,16 @@ static void test_key_query(void **state)
         {"/b/k?response-expires=e&response-content-type=t&response-cache-control=c&response-content-language=l"
          "&response-content-encoding=n&response-content-disposition=d&versionId=v&partNumber=1",
          "partNumber=1&response-cache-control=c&response-content-disposition=d&response-content-encoding=n"
-         "&response-content-language=l&response-content-type=t&response-expires=e&versionId=v", false, true},
+         "&response-content-language=l&response-content-type=t&response-expires=e&versionId=v",
+         false, true},
         {"/b/k?X-Amz-Signature=s&versionId=v&X-Amz-Date=d&X-Amz-Credential=c", "versionId=v", true, true},
         {"/b/k?response-content-type=a+b%20c", "response-content-type=a+b%20c", true, true},
         /* which one counts? */
         {"/b/k?versionId=a&versionId=b", "versionId=a", true, false},
         {"/b/k?partNumber=1&version%49d=a&versionId=a", "partNumber=1&versionId=a", false, false},
-        {"/b/k?versionId=a&versionId=b&versionId=c&versionId=d&versionId=e&versionId=f&versionId=g&versionId=h&versionId=i",
+        {"/b/"
+         "k?versionId=a&versionId=b&versionId=c&versionId=d&versionId=e&versionId=f&versionId=g&versionId=h&versionId="
+         "i",
          "versionId=a", true, false},
         {"/b/k?VersionId=a", "", true, true},
     };
@@ -283,7 +288,7 @@ static void test_out_of_memory(void **state)
 static void test_names(void **state)
 {
     (void)state;
-    static const enum s3_op all[] = {OP_OTHER, OP_GET_OBJECT, OP_HEAD_OBJECT, OP_LIST, OP_READ_OTHER,
+    static const enum s3_op all[] = {OP_OTHER,        OP_GET_OBJECT, OP_HEAD_OBJECT, OP_LIST,        OP_READ_OTHER,
                                      OP_WRITE_OBJECT, OP_WRITE_PART, OP_DELETE_MANY, OP_WRITE_BUCKET};
     assert_string_equal(op_name(OP_GET_OBJECT), "GET");
     assert_string_equal(op_name(OP_LIST), "LIST");

@@ -69,10 +69,7 @@ static enum err verify_at(const char *text, int64_t now_s)
     return e;
 }
 
-static enum err verify(const char *text)
-{
-    return verify_at(text, NOW);
-}
+static enum err verify(const char *text) { return verify_at(text, NOW); }
 
 static const struct credentials example_credentials = {.access_key = KEY_ID, .secret_key = SECRET};
 
@@ -116,7 +113,8 @@ struct example {
 static const struct example examples[] = {
     /* published */
     {"GET object with a range", GET_HEAD("/test.txt") "Range: bytes=0-9\r\n", SIGV4_EMPTY_SHA256, "us-east-1",
-     "host;range;x-amz-content-sha256;x-amz-date", "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41", ""},
+     "host;range;x-amz-content-sha256;x-amz-date", "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+     ""},
     {"PUT object",
      "PUT /test$file.text HTTP/1.1\r\nHost: " HOST "\r\nDate: Fri, 24 May 2013 00:00:00 GMT\r\n"
      "x-amz-storage-class: REDUCED_REDUNDANCY\r\nContent-Length: 25\r\n",
@@ -164,7 +162,8 @@ static const struct example examples[] = {
 
 static void example_authorization(const struct example *x, char *to, size_t n)
 {
-    snprintf(to, n, "AWS4-HMAC-SHA256 Credential=" KEY_ID "/20130524/%s/s3/aws4_request, SignedHeaders=%s, Signature=%s",
+    snprintf(to, n,
+             "AWS4-HMAC-SHA256 Credential=" KEY_ID "/20130524/%s/s3/aws4_request, SignedHeaders=%s, Signature=%s",
              x->region, x->signed_names, x->signature);
 }
 
@@ -174,8 +173,8 @@ static void example_text(const struct example *x, char *to, size_t n)
     char authorization[1024];
     example_authorization(x, authorization, sizeof authorization);
     snprintf(to, n, "%s%s%s%sx-amz-content-sha256: %s\r\nX-Amz-Date: 20130524T000000Z\r\nAuthorization: %s\r\n\r\n",
-             x->start, x->token[0] ? "x-amz-security-token: " : "", x->token, x->token[0] ? "\r\n" : "", x->payload_hash,
-             authorization);
+             x->start, x->token[0] ? "x-amz-security-token: " : "", x->token, x->token[0] ? "\r\n" : "",
+             x->payload_hash, authorization);
 }
 
 static void test_examples_signed(void **state)
@@ -210,10 +209,13 @@ static void test_fields_a_hop_may_change_are_not_signed(void **state)
     (void)state;
     struct sigv4_key key = {0};
     char got[1024];
-    sign_text(&key, &example_credentials, "us-east-1",
-              GET_HEAD("/test.txt") "Range: bytes=0-9\r\nUser-Agent: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
-              "Content-Length: 0\r\nX-Amzn-Trace-Id: Root=1\r\nTE: trailers\r\nVia: 1.1 x\r\nX-Forwarded-For: 10.0.0.1\r\n"
-              "Forwarded: for=10.0.0.1\r\nAccept-Encoding: gzip\r\nAuthorization: Basic eDp5\r\n\r\n", got, sizeof got);
+    sign_text(
+        &key, &example_credentials, "us-east-1",
+        GET_HEAD("/test.txt") "Range: bytes=0-9\r\nUser-Agent: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
+                              "Content-Length: 0\r\nX-Amzn-Trace-Id: Root=1\r\nTE: trailers\r\nVia: 1.1 "
+                              "x\r\nX-Forwarded-For: 10.0.0.1\r\n"
+                              "Forwarded: for=10.0.0.1\r\nAccept-Encoding: gzip\r\nAuthorization: Basic eDp5\r\n\r\n",
+        got, sizeof got);
     assert_non_null(strstr(got, "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date, "));
     assert_non_null(strstr(got, "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"));
 }
@@ -257,8 +259,14 @@ static void test_sign_without_room_or_region(void **state)
     struct hdr out[4], hdrs[] = {{STR_LIT("X-Amz-Meta-Upper"), STR_LIT("value"), HDR_OTHER}};
     unsigned n;
     char region[80];
-    struct sigv4_request r = {.method = STR_LIT("GET"), .path = STR_LIT("/b/k"), .query = STR_LIT("b=1&a=2"),
-                              .host = STR_LIT("h"), .hdrs = hdrs, .nhdrs = 1, .region = STR_LIT("us-east-1"), .now_s = NOW};
+    struct sigv4_request r = {.method = STR_LIT("GET"),
+                              .path = STR_LIT("/b/k"),
+                              .query = STR_LIT("b=1&a=2"),
+                              .host = STR_LIT("h"),
+                              .hdrs = hdrs,
+                              .nhdrs = 1,
+                              .region = STR_LIT("us-east-1"),
+                              .now_s = NOW};
     for (size_t max = 0; max < 2048; max += 16) {
         struct pool *pool = pool_create(max);
         enum err e = sigv4_sign(&key, &example_credentials, &r, pool, out, &n);
@@ -290,12 +298,13 @@ static void test_published_chunked_upload_is_verified(void **state)
 {
     (void)state;
     const char *text = "PUT /examplebucket/chunkObject.txt HTTP/1.1\r\nHost: s3.amazonaws.com\r\n" DATE
-        "x-amz-storage-class: REDUCED_REDUNDANCY\r\n"
-        "Authorization: AWS4-HMAC-SHA256 Credential=" KEY_ID SCOPE ",SignedHeaders=content-encoding;content-length;host;"
-        "x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class,"
-        "Signature=4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9\r\n"
-        "x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\r\nContent-Encoding: aws-chunked\r\n"
-        "x-amz-decoded-content-length: 66560\r\nContent-Length: 66824\r\n\r\n";
+                       "x-amz-storage-class: REDUCED_REDUNDANCY\r\n"
+                       "Authorization: AWS4-HMAC-SHA256 Credential=" KEY_ID SCOPE
+                       ",SignedHeaders=content-encoding;content-length;host;"
+                       "x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class,"
+                       "Signature=4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9\r\n"
+                       "x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\r\nContent-Encoding: aws-chunked\r\n"
+                       "x-amz-decoded-content-length: 66560\r\nContent-Length: 66824\r\n\r\n";
     assert_int_equal(verify(text), ERR_OK);
 }
 
@@ -393,7 +402,7 @@ static void test_malformed_claims(void **state)
         {SHA, SHA SHA, ERR_BAD_REQUEST},
         {SHA, "x-amz-content-sha256: nonsense\r\n", ERR_BAD_REQUEST},
         {"Authorization:", "Authorization: x\r\nAuthorization:", ERR_BAD_REQUEST},
-        {"Authorization:", "X-Authorization:", ERR_ACCESS_DENIED}, /* not signed at all */
+        {"Authorization:", "X-Authorization:", ERR_ACCESS_DENIED},     /* not signed at all */
         {"/test.txt", "/test.txt?X-Amz-Signature=1", ERR_BAD_REQUEST}, /* signed twice over */
     };
     check_tampers(EX1 "\r\n", tampers, ARRAY_LEN(tampers));
@@ -416,14 +425,15 @@ static void test_date_field_serves_where_there_is_no_amz_date(void **state)
         {"Fri, 24 May 2013 00:00:00 GMT", "yesterday", ERR_BAD_REQUEST},
         {"24 May", "23 May", ERR_BAD_REQUEST}, /* not the scope's day */
     };
-    check_tampers(GET_HEAD("/k") SHA "Date: Fri, 24 May 2013 00:00:00 GMT\r\n"
-                  AUTH("date;host;x-amz-content-sha256", "837ed25892a3edc6bdc038bab5135bbee0c3dd2e77bbebaf907a64253891b1ff") "\r\n",
+    check_tampers(GET_HEAD("/k") SHA "Date: Fri, 24 May 2013 00:00:00 GMT\r\n" AUTH(
+                      "date;host;x-amz-content-sha256",
+                      "837ed25892a3edc6bdc038bab5135bbee0c3dd2e77bbebaf907a64253891b1ff") "\r\n",
                   tampers, ARRAY_LEN(tampers));
 }
 
-#define PRESIGNED_QUERY(expires) \
+#define PRESIGNED_QUERY(expires)                                                                               \
     "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=" KEY_ID "%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&" \
-    "X-Amz-Date=20130524T000000Z&X-Amz-Expires=" expires "&X-Amz-SignedHeaders=host&X-Amz-Signature=" \
+    "X-Amz-Date=20130524T000000Z&X-Amz-Expires=" expires "&X-Amz-SignedHeaders=host&X-Amz-Signature="          \
     "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
 #define PRESIGNED GET_HEAD("/test.txt?" PRESIGNED_QUERY("86400")) "\r\n"
 
@@ -485,8 +495,10 @@ static void test_endless_signed_names(void **state)
     static char names[30001], text[40000];
     for (size_t i = 0; i + 2 <= sizeof names; i += 2) memcpy(names + i, "a;", 2);
     names[sizeof names - 1] = '\0';
-    snprintf(text, sizeof text, GET_HEAD("/k") "a: 1\r\n" SHA DATE "Authorization: AWS4-HMAC-SHA256 Credential=" KEY_ID SCOPE
-             ", SignedHeaders=%s, Signature=" EX1_SIG "\r\n\r\n", names);
+    snprintf(text, sizeof text,
+             GET_HEAD("/k") "a: 1\r\n" SHA DATE "Authorization: AWS4-HMAC-SHA256 Credential=" KEY_ID SCOPE
+                            ", SignedHeaders=%s, Signature=" EX1_SIG "\r\n\r\n",
+             names);
     assert_int_equal(verify(text), ERR_SIGNATURE);
 }
 
@@ -495,9 +507,28 @@ static void test_signed_requests_verify(void **state)
 {
     (void)state;
     static const char *const targets[] = {
-        "/", "/b", "/b/", "/b/k", "/b//k", "/b/./../k", "/b/a%2Fb", "/b/%", "/b/%4", "/b/%%%", "/b/+%2B%20",
-        "/b/%C3%A4%ff%00", "/b?", "/b?=", "/b?=v", "/b?a", "/b?a=", "/b?a==b", "/b?a&a&a", "/b?b=2&b=1&a-=1&a=1&a.=1",
-        "/b?list-type=2&prefix=a%2Fb%20c+d&delimiter=%2F&continuation-token=1%2F%2B%3D", "/b/k?x=%&y=%zz&%=1&%41=%61",
+        "/",
+        "/b",
+        "/b/",
+        "/b/k",
+        "/b//k",
+        "/b/./../k",
+        "/b/a%2Fb",
+        "/b/%",
+        "/b/%4",
+        "/b/%%%",
+        "/b/+%2B%20",
+        "/b/%C3%A4%ff%00",
+        "/b?",
+        "/b?=",
+        "/b?=v",
+        "/b?a",
+        "/b?a=",
+        "/b?a==b",
+        "/b?a&a&a",
+        "/b?b=2&b=1&a-=1&a=1&a.=1",
+        "/b?list-type=2&prefix=a%2Fb%20c+d&delimiter=%2F&continuation-token=1%2F%2B%3D",
+        "/b/k?x=%&y=%zz&%=1&%41=%61",
     };
     for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
         struct request r;
@@ -505,11 +536,18 @@ static void test_signed_requests_verify(void **state)
         struct hdr all[MAX_HDRS], out[4];
         unsigned nout;
         char text[512];
-        snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: h:8080\r\nX-Amz-Meta-Z: a  b\r\nrange: bytes=1-2\r\n\r\n", targets[i]);
+        snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: h:8080\r\nX-Amz-Meta-Z: a  b\r\nrange: bytes=1-2\r\n\r\n",
+                 targets[i]);
         request_open(&r, text);
-        struct sigv4_request s = {.method = r.head.method_text, .path = r.target.path, .query = r.target.query,
-                                  .host = r.host, .hdrs = r.head.hdrs, .nhdrs = r.head.nhdrs,
-                                  .payload_hash = STR_LIT(SIGV4_UNSIGNED), .region = STR_LIT("r"), .now_s = NOW};
+        struct sigv4_request s = {.method = r.head.method_text,
+                                  .path = r.target.path,
+                                  .query = r.target.query,
+                                  .host = r.host,
+                                  .hdrs = r.head.hdrs,
+                                  .nhdrs = r.head.nhdrs,
+                                  .payload_hash = STR_LIT(SIGV4_UNSIGNED),
+                                  .region = STR_LIT("r"),
+                                  .now_s = NOW};
         assert_int_equal(sigv4_sign(&key, &example_credentials, &s, r.pool, out, &nout), ERR_OK);
         memcpy(all, r.head.hdrs, r.head.nhdrs * sizeof *all);
         memcpy(all + r.head.nhdrs, out, nout * sizeof *all);
@@ -534,7 +572,8 @@ static void test_query_is_masked_for_logs(void **state)
         {"X-Amz-Signature=", "X-Amz-Signature=..."},
         {"a=1&x-amz-SIGNATURE=abc&b=2", "a=1&x-amz-SIGNATURE=...&b=2"},
         {"X-Amz-%53ignature=abc", "X-Amz-%53ignature=..."},
-        {"X-Amz-Security-Token=t=&&X-Amz-Credential=c&X-Amz-Date=d", "X-Amz-Security-Token=...&&X-Amz-Credential=...&X-Amz-Date=d"},
+        {"X-Amz-Security-Token=t=&&X-Amz-Credential=c&X-Amz-Date=d",
+         "X-Amz-Security-Token=...&&X-Amz-Credential=...&X-Amz-Date=d"},
         {"AWSAccessKeyId=AK&Signature=s&Expires=1", "AWSAccessKeyId=...&Signature=...&Expires=1"},
         {"X-Amz-Signatures=abc", "X-Amz-Signatures=abc"},
     };
