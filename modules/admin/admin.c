@@ -199,7 +199,7 @@ static void purge_body(s3p_request *r, s3p_str body, void *arg)
     char message[512];
 
     (void)arg;
-    if (!body.p) { /* or the client failed; then nobody reads this */
+    if (!body.p || body.n > BODY_MAX_BYTES) { /* or the client failed; then nobody reads this */
         answer_error(r, 413, "EntityTooLarge", "Expected a request body of at most 65536 bytes.");
         return;
     }

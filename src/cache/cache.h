@@ -69,6 +69,7 @@ struct meta *meta_ref(struct meta *m);
 void meta_unref(struct meta *m);
 
 /* ---- objects */
+struct slice;
 enum object_state { OBJECT_NEW, OBJECT_READY, OBJECT_UNCACHEABLE, OBJECT_DEAD };
 struct object;
 /* Chooses among objects of one key (Vary): true = this one serves the request. */
@@ -94,8 +95,10 @@ uint32_t object_slice_bytes(const struct object *o);
 const struct memory *object_memory(const struct object *o);
 
 /* NEW -> READY. Takes the caller's reference to m. Wakes waiters. An object dropped from the index meanwhile (a write came
- * through) stays out of it: only those who already hold it see it. ERR_NOMEM: table could not be made, still NEW. */
-enum err object_publish(struct object *o, struct meta *m);
+ * through) stays out of it: only those who already hold it see it. The caller becomes the filler of up to *n slices from
+ * first on, before anybody else can see the object: leases in out, how many in *n. ERR_NOMEM: table could not be made,
+ * still NEW. */
+enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsigned *n, struct slice **out);
 /* NEW -> DEAD, out of the index. failure (may be NULL) is handed to whoever asks with object_failure. */
 void object_fail(struct object *o, struct meta *failure);
 struct meta *object_failure(struct object *o); /* a reference, or NULL */

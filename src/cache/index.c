@@ -238,7 +238,7 @@ enum err object_create_successor(struct object *old, struct object **out)
     return ERR_OK;
 }
 
-enum err object_publish(struct object *o, struct meta *m)
+enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsigned *n, struct slice **out)
 {
     CHECK_OBJ(o, OBJECT_MAGIC);
     CHECK(atomic_load(&o->state) == OBJECT_NEW);
@@ -251,10 +251,14 @@ enum err object_publish(struct object *o, struct meta *m)
         table = calloc((size_t)nslices, sizeof *table);
         if (!table) return ERR_NOMEM;
     }
+    o->size = m->size;
+    unsigned claimed = 0;
+    while (claimed < *n && first + claimed < nslices && (out[claimed] = slice_new(o, first + claimed, true)) != NULL) claimed++;
+    *n = claimed;
     pthread_mutex_lock(&o->shard->lock);
     o->table = table;
     o->nslices = nslices;
-    o->size = m->size;
+    for (unsigned i = 0; i < claimed; i++) slice_link_locked(o, out[i]);
     o->meta = m;
     atomic_store(&o->state, OBJECT_READY);
     o->replaces = NULL;

@@ -87,6 +87,9 @@ void waiter_link_locked(struct waiter *w, struct shard *sh, struct list *l, _Ato
 void waiters_wake_locked(struct list *l, bool all, uint32_t filled);
 
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out);
+/* A FILLING slice with one reference, the caller's, not in any table. NULL: no memory. o->size must be set. */
+struct slice *slice_new(struct object *o, uint64_t index, bool essential);
+void slice_link_locked(struct object *o, struct slice *s); /* into the table, which takes a reference */
 /* Shard lock held: out of its object's table and the policy; the table's reference goes to *dead for slice_free_list. */
 void slice_unlink_locked(struct slice *s, struct list *dead);
 void slice_free_list(struct list *dead); /* no lock held */

@@ -9,6 +9,9 @@
 
 #include "base/log.h"
 
+/* Every round frees something; a big slice among very small ones takes many. */
+#define MAX_ALLOC_TRIES 256
+
 struct victims {
     struct list dead;
 };
@@ -30,11 +33,46 @@ static bool slice_try_evict(void *arg, struct evict_entry *n)
     return gone;
 }
 
+/* Memory's mutex is held: only an atomic pin. A slice on its way out (no reference left) cannot be pinned. */
+static bool slice_try_pin(void *owner)
+{
+    struct slice *s = owner;
+    uint32_t refs = atomic_load(&s->refs);
+
+    while (refs == 1)
+        if (atomic_compare_exchange_weak(&s->refs, &refs, 2)) return true;
+    return false;
+}
+
+/* Empties the sparsest slab of small slices, so that its block can be had whole. */
+static uint64_t slice_drop_sparse(struct cache *c)
+{
+    void *owners[MEMORY_SLOTS_MAX];
+    unsigned n = memory_sparse(c->memory, slice_try_pin, owners, MEMORY_SLOTS_MAX);
+    uint64_t freed = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct slice *s = owners[i];
+        struct list dead;
+        list_init(&dead);
+        pthread_mutex_lock(&s->shard->lock);
+        if (s->linked && atomic_load(&s->state) == SLICE_READY && atomic_load(&s->refs) == 2) {
+            freed += s->extent.charge;
+            slice_unlink_locked(s, &dead);
+        }
+        pthread_mutex_unlock(&s->shard->lock);
+        slice_free_list(&dead);
+        slice_unref(s);
+    }
+    return freed;
+}
+
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out)
 {
     if (!essential && atomic_load(&c->filling_bytes) + bytes > c->capacity / 2) return ERR_NOMEM;
-    for (int tries = 0; tries < 8; tries++) {
+    for (int tries = 0; tries < MAX_ALLOC_TRIES; tries++) {
         if (memory_alloc(c->memory, bytes, out) == ERR_OK) return ERR_OK;
+        if (slice_drop_sparse(c) > 0) continue;
         struct victims v;
         list_init(&v.dead);
         uint64_t freed = evict_run(c->evict, bytes, slice_try_evict, &v);
@@ -94,9 +132,11 @@ unsigned slice_uses(const struct slice *s) { return atomic_load_explicit(&((stru
 void slice_mark_unproven(struct slice *s) { atomic_store(&s->unproven, true); }
 
 /* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */
-static struct slice *slice_new(struct object *o, uint64_t index, uint32_t length, bool essential)
+struct slice *slice_new(struct object *o, uint64_t index, bool essential)
 {
     struct cache *c = o->cache;
+    uint64_t from = index * c->slice_bytes;
+    uint32_t length = o->size - from < c->slice_bytes ? (uint32_t)(o->size - from) : c->slice_bytes;
     struct slice *s = calloc(1, sizeof *s);
 
     if (!s) return NULL;
@@ -116,6 +156,9 @@ static struct slice *slice_new(struct object *o, uint64_t index, uint32_t length
     list_init(&s->free_link);
     list_init(&s->entry.link);
     atomic_fetch_add(&c->nslices, 1);
+    atomic_fetch_add(&c->filling_bytes, length);
+    evict_note(c->evict, s->hash);
+    memory_set_owner(c->memory, &s->extent, s); /* from here on it may be pinned */
     return s;
 }
 
@@ -123,35 +166,33 @@ enum err object_claim(struct object *o, uint64_t index, bool essential, struct s
 {
     CHECK_OBJ(o, OBJECT_MAGIC);
     CHECK(atomic_load(&o->state) == OBJECT_READY && index < o->nslices);
-    struct cache *c = o->cache;
-    uint64_t from = index * c->slice_bytes;
-    uint32_t length = o->size - from < c->slice_bytes ? (uint32_t)(o->size - from) : c->slice_bytes;
 
     pthread_mutex_lock(&o->shard->lock);
     bool taken = o->table[index] != NULL;
     pthread_mutex_unlock(&o->shard->lock);
     if (taken) return ERR_AGAIN;
 
-    struct slice *s = slice_new(o, index, length, essential);
+    struct slice *s = slice_new(o, index, essential);
     if (!s) return ERR_NOMEM;
-    evict_note(c->evict, s->hash);
-    atomic_fetch_add(&c->filling_bytes, length);
     pthread_mutex_lock(&o->shard->lock);
     taken = o->table[index] != NULL;
-    if (!taken) {
-        o->table[index] = s;
-        s->object = o;
-        s->linked = true;
-        atomic_fetch_add(&s->refs, 1);
-    }
+    if (!taken) slice_link_locked(o, s);
     pthread_mutex_unlock(&o->shard->lock);
     if (taken) {
-        atomic_fetch_sub(&c->filling_bytes, length);
+        slice_fail(s, ERR_CANCELLED);
         slice_unref(s);
         return ERR_AGAIN;
     }
     *out = s;
     return ERR_OK;
+}
+
+void slice_link_locked(struct object *o, struct slice *s)
+{
+    o->table[s->index] = s;
+    s->object = o;
+    s->linked = true;
+    atomic_fetch_add(&s->refs, 1);
 }
 
 struct slice *object_lease(struct object *o, uint64_t index, bool use)

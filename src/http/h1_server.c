@@ -13,9 +13,11 @@
  *
  * sendfile hands the kernel references to pages (ARCHITECTURE.md, "sendfile"), so its chunks stay held until the client
  * has proved that it read them: by a request whose first byte came after the socket had accepted the last byte of the
- * complete response. A client that pipelines proves nothing and is not served by sendfile again. */
+ * complete response, and that finds all of it acknowledged. A client that pipelines proves nothing and is not served by
+ * sendfile again. */
 #include "http/h1_server.h"
 
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -211,6 +213,16 @@ static bool next_request_is_early(const struct h1_conn *c)
     return ioctl(stream_fd(c->stream), FIONREAD, &queued) != 0 || queued > 0;
 }
 
+/* The proof for sendfile, asked when the next request is here. A request that was sent before the response was read is
+ * caught when it came early, or while the response is still on its way. */
+static bool response_was_read(struct h1_conn *c)
+{
+    int unread = 0;
+    if (!c->next_pipelined && ioctl(stream_fd(c->stream), SIOCOUTQ, &unread) == 0 && unread == 0) return true;
+    c->ever_pipelined = true;
+    return false;
+}
+
 static enum step exchange_finish(struct h1_conn *c)
 {
     bool whole = h1_request_body_at_hand(c), asked_close = !c->x.req.keep_alive;
@@ -239,7 +251,7 @@ static enum step exchange_begin(struct h1_conn *c, size_t used)
     h1_conn_timer(c, H1_TIMER_NONE, 0);
     c->in_start += used;
     c->scanned = 0;
-    if (c->held.n && !c->next_pipelined) h1_held_release(&c->held, CHUNK_COPIED);
+    if (c->held.n && response_was_read(c)) h1_held_release(&c->held, CHUNK_COPIED);
     enum err e = h1_request_body_begin(c);
     if (e != ERR_OK) return conn_refuse(c, e);
     c->requests++;

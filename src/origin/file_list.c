@@ -126,7 +126,7 @@ void file_list_free(struct file_list *l)
 /* The common prefix that key belongs to: up to and with the first delimiter behind the prefix. n == 0: to none. */
 static struct str key_fold(const struct file_list *l, struct str key)
 {
-    if (l->delimiter.n == 0 || key.n < l->prefix.n) return (struct str){NULL, 0};
+    if (l->delimiter.n == 0 || key.n <= l->prefix.n) return (struct str){NULL, 0};
     const char *from = key.p + l->prefix.n;
     const char *at = memmem(from, key.n - l->prefix.n, l->delimiter.p, l->delimiter.n);
     return at ? str_make(key.p, (size_t)(at - key.p) + l->delimiter.n) : (struct str){NULL, 0};

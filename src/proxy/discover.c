@@ -161,28 +161,41 @@ static void discovery_judge(const struct discovery *d, const struct head *resp, 
 }
 
 /* The body that is coming becomes a part of o, or ends here when there is none. */
-static void discovery_hand_over(struct discovery *d, struct object *o, uint64_t start, uint64_t end)
+static void discovery_hand_over(struct discovery *d, struct object *o, uint64_t start, uint64_t end,
+                                struct slice **slices, unsigned n)
 {
     struct upcall *call = d->call;
     struct fetch *f = d->leader ? &d->leader->fetch : NULL;
 
     d->call = NULL;
-    if (d->by_head || end <= start || part_adopt(d->src, o, f, start, end, call) != ERR_OK) upcall_cancel(call);
+    if (!d->by_head && end > start && part_adopt(d->src, o, f, start, end, call, slices, n) == ERR_OK) return;
+    upcall_cancel(call);
+    for (unsigned i = 0; i < n; i++) {
+        slice_fail(slices[i], ERR_AGAIN);
+        slice_unref(slices[i]);
+    }
 }
 
+/* Its slices are ours before anybody sees the object, so nobody asks for the same bytes. A stream longer than a part
+ * claims its slices as it reaches them. */
 static void discovery_publish(struct discovery *d, struct object *o, struct meta *m, uint64_t start, uint64_t end)
 {
     const struct repr *r = repr_of(m);
     bool validated = r->etag_strong || (!r->etag.n && r->last_modified.n);
+    bool stream = end - start > discovery_conf(d)->part_bytes;
+    uint64_t ss = object_slice_bytes(o);
+    struct slice *slices[MAX_RUN];
+    unsigned n = d->by_head || stream || end <= start ? 0 : (unsigned)((end - 1) / ss - start / ss + 1);
 
-    if (!d->by_head && ((d->whole && end - start > discovery_conf(d)->part_bytes) || !validated)) object_set_sequential(o);
-    if (object_publish(o, m) != ERR_OK) {
+    if (n > MAX_RUN) n = MAX_RUN;
+    if (!d->by_head && ((d->whole && stream) || !validated)) object_set_sequential(o);
+    if (object_publish(o, m, start / ss, &n, slices) != ERR_OK) {
         meta_unref(m);
         d->status = 0;
         discovery_give_up(d, ERR_NOMEM);
         return;
     }
-    discovery_hand_over(d, o, start, end);
+    discovery_hand_over(d, o, start, end, slices, n);
     if (d->old) object_validate_end(d->old, NULL);
     discovery_free(d);
 }

@@ -381,16 +381,13 @@ static struct part *part_new(struct source *src, struct object *o, struct fetch 
 }
 
 enum err part_adopt(struct source *src, struct object *o, struct fetch *f, uint64_t start, uint64_t end,
-                    struct upcall *call)
+                    struct upcall *call, struct slice **slices, unsigned n)
 {
     struct part *p = part_new(src, o, f, start, end);
-    uint64_t covered = end - start, part_bytes = origin_conf(origin_worker_origin(src->origin))->part_bytes;
 
     if (!p) return ERR_NOMEM;
-    /* A stream longer than a part claims its slices as it reaches them. */
     if (object_sequential(o)) p->filler = object_filler_begin(o);
-    for (unsigned i = 0; i < p->nslices && covered <= part_bytes; i++)
-        if (object_claim(o, p->first_index + i, true, &p->slices[i]) != ERR_OK) break;
+    if (n) memcpy(p->slices, slices, n * sizeof slices[0]);
     p->call = call;
     upcall_retarget(call, &part_events, p);
     return ERR_OK;
@@ -433,8 +430,6 @@ static unsigned claim_run(struct object *o, uint64_t *index, uint64_t last, uint
     }
     return n;
 }
-
-#define MAX_RUN 128u
 
 enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint64_t *next, uint64_t end, uint64_t needed)
 {

@@ -151,7 +151,7 @@ static void api_request_body(s3p_request *pr, size_t max, void (*done)(s3p_reque
         done(pr, (s3p_str){"", 0}, arg);
         return;
     }
-    strbuf_init(&r->body_text, max + 1);
+    strbuf_init(&r->body_text, max ? max : 1);
     r->body_done = done;
     r->body_arg = arg;
     r->x->req_body.notify = body_more;
@@ -229,7 +229,11 @@ static int64_t api_purge(const char *kind, s3p_str what)
         strbuf_add(&b, c->origins[o].name, strlen(c->origins[o].name) + 1);
         if (what.n == 0 || what.p[0] != '/') strbuf_ch(&b, '/');
         strbuf_str(&b, in(what));
-        for (unsigned i = 0; i < c->ncaches && !b.failed; i++) n += cache_purge(the_proxy->caches[i], k, strbuf_get(&b));
+        if (b.failed) {
+            strbuf_free(&b);
+            return -1;
+        }
+        for (unsigned i = 0; i < c->ncaches; i++) n += cache_purge(the_proxy->caches[i], k, strbuf_get(&b));
         strbuf_free(&b);
     }
     return (int64_t)n;

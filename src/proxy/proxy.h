@@ -262,9 +262,11 @@ struct part;
 /* Starts parts for [*next, end) of the object while the request's share of the window and memory allow; needed: the
  * offset the reader waits for. Moves *next past what is asked for or present. ERR_NOMEM: the needed slice got no memory. */
 enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint64_t *next, uint64_t end, uint64_t needed);
-/* A part that goes on with a call whose head has come (a discovery's): bytes [start, end). Takes the upcall. */
+#define MAX_RUN 128u /* slices in a part */
+/* A part that goes on with a call whose head has come (a discovery's): bytes [start, end). Takes the upcall and the
+ * leases of the first n slices; those after them are claimed when the stream gets there. */
 enum err part_adopt(struct source *src, struct object *o, struct fetch *f, uint64_t start, uint64_t end,
-                    struct upcall *call);
+                    struct upcall *call, struct slice **slices, unsigned n);
 void fetch_leave(struct fetch *f); /* the request ends: its parts go on alone */
 void worker_cancel_parts(struct worker *w);
 

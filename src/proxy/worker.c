@@ -247,6 +247,7 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
     p->caches = calloc(c->ncaches + 1, sizeof(void *));
     p->origins = calloc(c->norigins + 1, sizeof(void *));
     snprintf(msg, n, "out of memory");
+    if (pthread_barrier_init(&p->opened, NULL, p->nworkers + 1) != 0) return ERR_NOMEM;
     if (!p->workers || !p->caches || !p->origins || disk_create(DISK_THREADS, &p->disk) != ERR_OK) return ERR_NOMEM;
     if (c->ncaches > MAX_CACHES) {
         snprintf(msg, n, "%u caches are configured, at most %d can be", c->ncaches, MAX_CACHES);
@@ -275,7 +276,6 @@ enum err proxy_start(struct proxy *p, char *msg, size_t n)
     unsigned started = 0;
 
     /* Every worker opens in its thread; all wait for all, so a failure is known before anything is served. */
-    if (pthread_barrier_init(&p->opened, NULL, p->nworkers + 1) != 0) return ERR_NOMEM;
     for (unsigned i = 0; i < p->nworkers; i++) {
         if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0) {
             /* Those already waiting could not be released: nothing is served yet, so end here. */
@@ -288,7 +288,6 @@ enum err proxy_start(struct proxy *p, char *msg, size_t n)
     pthread_barrier_wait(&p->opened);
     for (unsigned i = 0; i < started; i++)
         if (p->workers[i].opened != ERR_OK) e = p->workers[i].opened;
-    pthread_barrier_destroy(&p->opened);
     if (e != ERR_OK) snprintf(msg, n, "cannot start the workers: %s", err_text(e));
     atomic_store(&p->ready, e == ERR_OK);
     return e;
@@ -336,6 +335,7 @@ void proxy_destroy(struct proxy *p)
         if (p->origins[i]) origin_destroy(p->origins[i]);
     for (unsigned i = 0; p->caches && i < p->conf->ncaches; i++)
         if (p->caches[i]) cache_destroy(p->caches[i]);
+    pthread_barrier_destroy(&p->opened);
     free(p->workers);
     free(p->caches);
     free(p->origins);

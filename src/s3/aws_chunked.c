@@ -350,7 +350,7 @@ static void give_slice(struct filter *f, struct chunk *out, size_t n)
     f->in->refs++;
 }
 
-/* Data is next in both directions. Fills *out or sets pending framing or keeps the last byte back; *given: bytes in *out. */
+/* Data is next in both directions. Fills *out (*given bytes), or sets pending framing, or keeps the last byte back. */
 static void data_step(struct filter *f, struct chunk *out, size_t budget, size_t *given)
 {
     bool framed = f->kind != AWS_CHUNKED_SIGNED;

@@ -1,12 +1,13 @@
 /* creds.c - credentials from the environment, the AWS profile files, the configuration, or none.
  *
  * The profile files are INI as the AWS tools read them: sections [name] in credentials, [profile name] and [default] in
- * config; `key = value`; lines that start with # or ; are comments, and so is what follows one behind white space; a line
- * indented deeper than the key before it belongs to that key (nested settings) and is none of our business. Later
+ * config; `key = value`; lines that start with # or ; are comments, and so is what follows one behind white space; a
+ * line indented deeper than the key before it belongs to that key (nested settings) and is none of our business. Later
  * settings win over earlier ones, and the credentials file over the config file.
  *
- * A profile that asks for more than reading a file (role, SSO, a helper process) is refused with its reason: keys that
- * happen to stand beside it would be another identity. Buffers that held secrets are wiped before they are freed. */
+ * A profile that asks for more than reading a file (role, SSO, a helper process) is refused with its reason. Keys beside
+ * a role are refused too: they are what the role is assumed with, another identity. Keys beside SSO or a helper are
+ * taken: tools that log in put them there. Buffers that held secrets are wiped before they are freed. */
 #include "s3/creds.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* error_xml.c - writes S3's error documents and finds the code in those of others.
  *
- * Writing: whatever bytes come in, a well-formed UTF-8 document comes out; what XML 1.0 cannot hold is replaced. Reading:
- * only a document whose root is <Error> counts, so that an error nested in a result (DeleteResult) is not taken for the
- * answer's own. */
+ * Writing: whatever bytes come in, a well-formed UTF-8 document comes out; what XML 1.0 cannot hold is replaced.
+ * Reading: only a document whose root is <Error> counts, so that an error nested in a result (DeleteResult) is not taken
+ * for the answer's own. */
 #include "s3/error_xml.h"
 
 #define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */

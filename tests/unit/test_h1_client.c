@@ -837,7 +837,7 @@ static void cancel_inside_callbacks(void **state)
     }
 }
 
-static void owner_may_destroy_or_send_in_released(void **state)
+static void owner_may_destroy_in_released(void **state)
 {
     (void)state;
     destroy_on_release = true;
@@ -893,7 +893,7 @@ int main(int argc, char **argv)
         T(timeouts_are_kept),
         T(cancel_from_outside),
         T(cancel_inside_callbacks),
-        T(owner_may_destroy_or_send_in_released),
+        T(owner_may_destroy_in_released),
         T(destroyed_while_busy_lets_everything_go),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);

@@ -517,6 +517,40 @@ static void pipelined_request_proves_nothing(void **state)
     close(source.fd);
 }
 
+static void request_sent_before_reading_proves_nothing(void **state)
+{
+    (void)state;
+    sendfile_setup();
+    int fd = client_connect(), small = 4096;
+    ask(fd, GET("/"));
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    source_again();
+    answer_length = 300000;
+    say(fd, GET("/"));
+    pump();
+    assert_int_equal(ends, 2); /* the socket has taken the response, the client has not */
+    assert_int_equal(source.open_chunks, 3);
+    source_again();
+    say(fd, GET("/"));
+    pump();
+    assert_int_equal(begins, 3);
+    assert_int_equal(source.open_chunks, 3);
+    assert_int_equal(sent_by_file(), 300000);
+    while (heard_n < 600000) { /* what is heard is counted anew each time, so read on */
+        size_t before = heard_n;
+        hear(fd);
+        heard_n += before;
+        if (heard_errno) break;
+        pump_ms(1);
+    }
+    source_again();
+    ask(fd, GET("/"));
+    assert_int_equal(source.open_chunks, 0);
+    assert_int_equal(source.unproven, 0);
+    close(fd);
+    close(source.fd);
+}
+
 static void sendfile_is_not_used_when_it_cannot_be_proved(void **state)
 {
     (void)state;
@@ -584,6 +618,7 @@ int main(int argc, char **argv)
         T(broken_response_bodies_end_in_a_reset),
         T(sendfile_chunks_wait_for_the_proof),
         T(pipelined_request_proves_nothing),
+        T(request_sent_before_reading_proves_nothing),
         T(sendfile_is_not_used_when_it_cannot_be_proved),
         T(sendfile_cut_off_is_unproven),
     };
