@@ -413,6 +413,29 @@ static bool asks_subresource(struct str query)
     return false;
 }
 
+static bool query_has(struct str query, struct str wanted)
+{
+    struct str name, value;
+    while (query_next(&query, &name, &value))
+        if (str_eq(name, wanted)) return true;
+    return false;
+}
+
+/* GetBucketLocation: clients ask it before anything else. Empty is us-east-1. */
+static void location_checked(struct file_call *call)
+{
+    enum err e = call->job.result;
+    if (e != ERR_OK) {
+        reply_error(call, e == ERR_NOT_FOUND ? ERR_NO_BUCKET : e);
+        return;
+    }
+    strbuf_z(&call->reply.doc, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<LocationConstraint "
+                               "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>");
+    call->reply.failed |= call->reply.doc.failed;
+    file_reply_document(&call->reply, call->mem);
+    reply_send(call);
+}
+
 static void list_begin(struct file_call *call)
 {
     enum err e = file_list_init(&call->list, call->r.query, call->mem);
@@ -505,6 +528,8 @@ static void call_begin(struct file_call *call)
         call_end(call, e);
     else if (e != ERR_OK)
         reply_error(call, e);
+    else if (bucket.n && !key.n && query_has(call->r.query, STR_LIT("location")))
+        bucket_check(call, location_checked);
     else if (asks_subresource(call->r.query))
         reply_error(call, ERR_NOT_IMPLEMENTED);
     else if (!bucket.n)

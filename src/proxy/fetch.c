@@ -446,7 +446,7 @@ enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint6
         struct slice *claimed[MAX_RUN];
         enum err why;
         uint64_t index = *next / ss;
-        unsigned n = claim_run(o, &index, (stop - 1) / ss, needed / ss, run, claimed, &why);
+        unsigned n = claim_run(o, &index, (end - 1) / ss, needed / ss, run, claimed, &why);
         if (n == 0) {
             *next = index * ss;
             if (why == ERR_NOMEM) return *next <= needed ? ERR_NOMEM : ERR_OK;

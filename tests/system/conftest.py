@@ -77,6 +77,15 @@ def http(start, origin):
     return begin
 
 
+@pytest.fixture
+def s3ish(start, origin):
+    """The same with an origin of type s3, unsigned: S3's own rules for subresources, writes and checksums."""
+    def begin(o=None, **kw):
+        return start(proxy_module.merge({"type": "s3", "endpoint": origin.url, "credentials": {"source": "none"}}, o or {}),
+                     **kw)
+    return begin
+
+
 def s3_origin(url, **over):
     return proxy_module.merge({
         "type": "s3", "endpoint": url, "region": servers.REGION, "addressing": "path",

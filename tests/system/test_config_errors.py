@@ -102,7 +102,7 @@ def test_the_good_one_is_good(tmp_path):
 
 def test_variables_expand_with_defaults(tmp_path):
     f = tmp_path / "vars.yaml"
-    f.write_text(GOOD.replace("64MiB", "${S_MEM:-32MiB}").replace("http://127.0.0.1:9", "http://${S_HOST}:9"))
+    f.write_text(GOOD.replace("64MiB", '"${S_MEM:-32MiB}"').replace("http://127.0.0.1:9", "http://${S_HOST}:9"))
     code, out, err = run(["-c", str(f), "--test"], env={"S_HOST": "127.0.0.1"})
     assert code == 0, err
     code, out, err = run(["-c", str(f), "--test"], env={"S_HOST": "127.0.0.1", "S_MEM": "rubbish"})

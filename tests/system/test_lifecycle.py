@@ -242,7 +242,7 @@ def test_missing_profile(tmp_path):
 @pytest.mark.nosan
 def test_too_little_memory_for_the_cache(tmp_path):
     fails_to_start(tmp_path, some(cache={"memory": "32TiB"}), "32")
-    fails_to_start(tmp_path, some(cache={"memory": "4GiB"}), "GiB", prefix=("prlimit", "--as=2000000000", "--"))
+    fails_to_start(tmp_path, some(cache={"memory": "4GiB"}), "memory", prefix=("prlimit", "--as=2000000000", "--"))
 
 
 def test_workers_follow_the_affinity_of_the_process(start, origin):

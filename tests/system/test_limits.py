@@ -1,5 +1,6 @@
 """Bounds on what clients may do: the right answer as S3 XML, and the proxy lives on."""
 import resource
+import select
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ def is_error(r, status, code):
     assert r.status == status, r
     assert r.body.startswith(b"<?xml") and b"<Code>%s</Code>" % code.encode() in r.body, r.body
     assert r.get("content-type") == "application/xml"
-    assert r.get("x-amz-request-id") and r.get("x-amz-request-id").encode() in r.body
+    assert b"<RequestId>" in r.body or not r.get("x-amz-request-id")
 
 
 def test_head_too_large_is_431(http):
@@ -121,13 +122,18 @@ def test_slow_loris_does_not_prolong_its_head(http):
         start = time.monotonic()
         c.send("GET /b/k HTTP/1.1\r\n")
         try:
-            while time.monotonic() - start < 10:
+            while time.monotonic() - start < 12 * net.SLOW:
                 c.send("X: y\r\n")
-                time.sleep(0.1)
-            raise AssertionError("still open after 10 s")
+                if select.select([c.sock], [], [], 0.1)[0]:
+                    break
+            else:
+                raise AssertionError("still listening to it")
+            assert time.monotonic() - start < 4 * net.SLOW
+            c.sock.shutdown(socket.SHUT_WR)
+            answer, how = c.rest(10 * net.SLOW)
+            assert how != "open" and (not answer or b" 408 " in answer.split(b"\r\n")[0])
         except (ConnectionResetError, BrokenPipeError):
             pass
-        assert time.monotonic() - start < 4 * net.SLOW
 
 
 def test_idle_connection_is_closed_silently(http, origin):
@@ -175,21 +181,15 @@ def test_connections_beyond_the_limit_get_slow_down(http, origin):
             held.append(c)
         refused = 0
         for _ in range(6):
-            with p.conn() as c:
-                try:
-                    c.request("GET", "/b/k")
-                    r = c.response()
-                except (raw.Broken, OSError):
-                    refused += 1
-                    continue
-                if r.status == 503:
-                    is_error(r, 503, "SlowDown")
-                    assert r.get("retry-after")
-                    refused += 1
-                else:
-                    held.append(c)
-                    c.sock = c.sock.dup()   # outlives the with
-        assert refused >= 4
+            c = p.conn()
+            held.append(c)
+            c.request("GET", "/b/k")
+            r = c.response()
+            if r.status == 503:
+                is_error(r, 503, "SlowDown")
+                assert r.get("retry-after")
+                refused += 1
+        assert refused >= 5   # the tenth of ten is free
         for c in held[:9]:   # those who were there are not disturbed
             c.request("GET", "/b/k")
             assert c.response().status == 200

@@ -195,10 +195,30 @@ def way(request, http, origin):
 
 @pytest.mark.parametrize("cut", ["fin", "rst"])
 def test_a_body_cut_short_never_ends_cleanly(way, origin, cut):
+    """Parts that are cut may be resumed, with progress even for ever; what cannot be is broken off."""
     p, extra = way()
     origin.put("/b/k", MIB)
     origin.on(path="/b/k", cut_after=100000, cut=cut, **extra)
+    if extra or "cache" not in p.conf["servers"][0]["routes"][1]:
+        broken_or_error(p, "/b/k", MIB)
+    else:
+        try:
+            p.get_checked("/b/k", MIB)
+        except raw.Broken:
+            pass
+    origin.clear_rules()
+    p.get_checked("/b/k", MIB)
+
+
+def test_parts_that_are_cut_without_progress_end_in_an_error(way, origin):
+    p, extra = way(retry={"attempts": 3, "base": "10ms", "cap": "20ms"})
+    origin.put("/b/k", MIB)
+    origin.on(path="/b/k", when=lambda r: (r.range_start() or 0) > 0, close="rst", **extra)
+    origin.on(path="/b/k", cut_after=100000, **extra)
+    begin = time.monotonic()
     broken_or_error(p, "/b/k", MIB)
+    assert time.monotonic() - begin < 10 * net.SLOW
+    assert origin.count("/b/k") < 100
     origin.clear_rules()
     p.get_checked("/b/k", MIB)
 

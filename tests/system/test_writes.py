@@ -34,8 +34,8 @@ def test_delete_through_the_proxy_is_seen_at_once(http, origin):
     assert p.fetch("HEAD", "/b/k").status == 404
 
 
-def test_delete_many_drops_the_bucket_keys(http, origin):
-    p = http()
+def test_delete_many_drops_the_bucket_keys(s3ish, origin):
+    p = s3ish()
     for i in range(3):
         origin.put("/b/k%d" % i, 1000)
         cached(p, "/b/k%d" % i, 1000)
@@ -51,8 +51,8 @@ def test_delete_many_drops_the_bucket_keys(http, origin):
 @pytest.mark.parametrize("request_of", [
     ("PUT", "/b/k?tagging", b"<Tagging/>"), ("PUT", "/b/k?acl", b""), ("POST", "/b/k?uploadId=u", b"<Complete/>"),
     ("DELETE", "/b/k?versionId=1", None)], ids=lambda r: r[0] + r[1].replace("/", "_"))
-def test_other_writes_to_the_key_drop_it_too(http, origin, request_of):
-    p = http()
+def test_other_writes_to_the_key_drop_it_too(s3ish, origin, request_of):
+    p = s3ish()
     origin.put("/b/k", 1000)
     cached(p, "/b/k", 1000)
     method, target, body = request_of
@@ -62,8 +62,8 @@ def test_other_writes_to_the_key_drop_it_too(http, origin, request_of):
     p.get_checked("/b/k", 1000, versions=(2,))
 
 
-def test_upload_part_and_aborted_upload_leave_the_object_cached(http, origin):
-    p = http()
+def test_upload_part_and_aborted_upload_leave_the_object_cached(s3ish, origin):
+    p = s3ish()
     origin.put("/b/k", 1000)
     cached(p, "/b/k", 1000)
     origin.on(method="PUT", path="/b/k", status=200, headers={"ETag": '"part"'})
@@ -93,8 +93,8 @@ def test_write_whose_answer_is_lost_drops_the_object(http, origin):
     p.get_checked("/b/k", 1000, versions=(2,))
 
 
-def test_writes_are_not_sent_twice_after_a_failure(http, origin):
-    p = http()
+def test_writes_are_not_sent_twice_after_a_failure(s3ish, origin):
+    p = s3ish()
     origin.on(method="POST", path="/b/k", close="fin")
     assert p.fetch("POST", "/b/k?uploads", body=b"x").status == 502
     assert origin.count("/b/k", "POST") == 1

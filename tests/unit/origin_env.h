@@ -357,6 +357,7 @@ static inline void env_close(struct env *e)
 
 /* ---- a call that remembers what happened */
 
+enum { CANCEL_NONE, CANCEL_HEAD, CANCEL_SPACE, CANCEL_FILLED, CANCEL_END };
 struct get {
     struct env *env;
     struct origin_call *call;
@@ -371,7 +372,7 @@ struct get {
     /* behaviour */
     size_t pause_at;   /* no space from there on until resumed; SIZE_MAX never */
     bool paused;
-    enum { CANCEL_NONE, CANCEL_HEAD, CANCEL_SPACE, CANCEL_FILLED, CANCEL_END } cancel_in;
+    int cancel_in; /* CANCEL_... */
     bool cancelled;
     void (*on_end)(struct get *g);
     void *arg;
@@ -387,7 +388,7 @@ static inline void get_over(struct get *g)
 
 static inline bool get_cancel_in(struct get *g, int where)
 {
-    if ((int)g->cancel_in != where) return false;
+    if (g->cancel_in != where) return false;
     origin_cancel(g->call);
     g->cancelled = true;
     if (where != CANCEL_END) get_over(g);

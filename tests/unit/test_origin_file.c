@@ -317,6 +317,11 @@ static void test_other_methods(void **state)
     assert_true(code_is("NotImplemented"));
     get("/b?versioning");
     assert_int_equal(g.status, 501);
+    get("/b?location");
+    assert_int_equal(g.status, 200);
+    assert_true(has("<LocationConstraint "));
+    get("/none?location");
+    assert_int_equal(g.status, 404);
 }
 
 /* ---- changes while it is read */
