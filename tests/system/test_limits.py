@@ -174,13 +174,13 @@ def test_connections_beyond_the_limit_get_slow_down(http, origin):
     origin.put("/b/k", 10)
     held = []
     try:
-        for _ in range(9):
+        for _ in range(8):   # two are left: the last of the start-up may still be counted
             c = p.conn()
             c.request("GET", "/b/k")
             assert c.response().status == 200
             held.append(c)
         refused = 0
-        for _ in range(6):
+        for _ in range(8):
             c = p.conn()
             held.append(c)
             c.request("GET", "/b/k")
@@ -189,8 +189,8 @@ def test_connections_beyond_the_limit_get_slow_down(http, origin):
                 is_error(r, 503, "SlowDown")
                 assert r.get("retry-after")
                 refused += 1
-        assert refused >= 5   # the tenth of ten is free
-        for c in held[:9]:   # those who were there are not disturbed
+        assert refused >= 6
+        for c in held[:8]:   # those who were there are not disturbed
             c.request("GET", "/b/k")
             assert c.response().status == 200
     finally:

@@ -52,6 +52,7 @@ struct server {
     pthread_t thread;
     _Atomic bool stop;
     _Atomic unsigned accepted, open, open_max, requests, threads;
+    _Atomic unsigned late, late_max; /* requests being answered late, at once */
 };
 struct server_conn {
     struct server *s;
@@ -63,6 +64,12 @@ static inline void sleep_ms(unsigned ms)
 {
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
     nanosleep(&t, NULL);
+}
+
+static inline void count_max(_Atomic unsigned *n, _Atomic unsigned *most)
+{
+    unsigned now = atomic_fetch_add(n, 1) + 1, max = atomic_load(most);
+    while (now > max && !atomic_compare_exchange_weak(most, &max, now)) {}
 }
 
 static inline bool send_all(int fd, const void *p, size_t n)
@@ -152,7 +159,9 @@ static inline bool serve_one(struct server_conn *c, char *head, size_t have)
         return false;
     }
     if (sscanf(path, "/late/%llu", &a) == 1) {
+        count_max(&c->s->late, &c->s->late_max);
         sleep_ms((unsigned)a);
+        atomic_fetch_sub(&c->s->late, 1);
         return send_ok(fd, "", 2) && send_text(fd, "ok");
     }
     if (sscanf(path, "/idle/%llu", &a) == 1) {
@@ -228,8 +237,7 @@ static inline void *server_main(void *arg)
         *c = (struct server_conn){.s = s, .fd = fd};
         atomic_fetch_add(&s->accepted, 1);
         atomic_fetch_add(&s->threads, 1);
-        unsigned open = atomic_fetch_add(&s->open, 1) + 1, max = atomic_load(&s->open_max);
-        while (open > max && !atomic_compare_exchange_weak(&s->open_max, &max, open)) {}
+        count_max(&s->open, &s->open_max);
         if (pthread_create(&t, NULL, server_conn_main, c) != 0) abort();
         pthread_detach(t);
     }

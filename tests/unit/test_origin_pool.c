@@ -134,7 +134,6 @@ static void test_waiting_too_long_is_overload(void **state)
     env_close(&env);
 }
 
-/* The server's side of a connection shows by which one a request came: /echo tells nothing, so the ports are compared. */
 static struct http_worker *http_worker(void)
 {
     return env.worker->priv;
@@ -164,15 +163,15 @@ static void test_most_recently_used_first(void **state)
 static void test_idle_timeout(void **state)
 {
     (void)state;
-    conf.idle_timeout_ms = 150;
+    conf.idle_timeout_ms = 400;
     env_open(&env, &conf, NULL);
     assert_int_equal(many(3, "/late/20"), 3);
     for (int i = 0; i < 4; i++) { /* one is kept busy now and then, the others go */
-        env_run(&env, 60);
+        env_run(&env, 150);
         assert_int_equal(end_of("/size/1"), ERR_OK);
     }
     assert_int_equal(stat_get(&stats()->conn_open), 1);
-    env_run(&env, 250);
+    env_run(&env, 600);
     assert_int_equal(stat_get(&stats()->conn_open), 0);
     assert_int_equal(stat_get(&stats()->conn_idle), 0);
     assert_int_equal(atomic_load(&server.accepted), 3);
@@ -329,8 +328,8 @@ static void test_max_over_all_workers(void **state)
 {
     (void)state;
     crew_check(6, 60, 5, "/late/2");
-    /* The server learns of a close a moment after we made room for the next: it may count a few too many. */
-    assert_true(atomic_load(&server.open_max) <= 6 + 2);
+    /* Counted by requests: the server learns of a closed connection a moment after room was made for the next. */
+    assert_in_range(atomic_load(&server.late_max), 1, 6);
 }
 
 static void test_fewer_connections_than_workers(void **state)
@@ -370,10 +369,12 @@ static void test_a_busy_worker_does_not_starve_another(void **state)
     struct origin *o = crew_origin(2);
     crews[0] = (struct crew){.origin = o, .index = 0, .calls = 300, .at_once = 20, .path = "/late/5"};
     crews[1] = (struct crew){.origin = o, .index = 1, .calls = 5, .at_once = 1, .path = "/size/1", .start_after_ms = 50};
+    uint64_t start = clock_ns();
     crew_go(crews, 2);
     assert_int_equal(crews[0].good, 300);
     assert_int_equal(crews[1].good, 5);
-    assert_true(crews[1].longest_ms < 500); /* 300 calls of 5 ms over 2 connections take 750 ms and more */
+    /* 300 calls of 5 ms over 2 connections take 750 ms and more; none of the few waits for the end of that. */
+    assert_true(crews[1].longest_ms < (clock_ns() - start) / 1000000 / 2);
     origin_destroy(o);
 }
 
