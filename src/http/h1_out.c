@@ -197,6 +197,14 @@ static enum err flush_file(struct h1_out *o, struct stream *s)
     return ERR_OK;
 }
 
+bool h1_out_last_flush(const struct h1_out *o)
+{
+    if (!o->complete) return false;
+    /* Everything left goes in one call unless a chunk by file stands behind what the call takes. */
+    unsigned after = o->first + (o->off == o->n && o->first < o->count && (o->by_file >> o->first & 1));
+    return after >= o->count || o->by_file >> after == 0;
+}
+
 enum err h1_out_flush(struct h1_out *o, struct stream *s)
 {
     struct iovec iov[H1_OUT_CHUNKS + 2];

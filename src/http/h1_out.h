@@ -72,6 +72,8 @@ static inline void h1_out_notified(struct h1_out *o)
  * it was asked for. */
 enum err h1_out_fill(struct h1_out *o, struct body *b);
 /* One write. ERR_OK: o->put bytes moved (put_body of them body, put_file of these by sendfile); else as stream.h. */
+/* Whether the next flush may hand the message's last byte to the socket. */
+bool h1_out_last_flush(const struct h1_out *o);
 enum err h1_out_flush(struct h1_out *o, struct stream *s);
 
 void h1_held_release(struct h1_held *h, enum chunk_end how); /* all of them */

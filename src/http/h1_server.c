@@ -173,6 +173,21 @@ static enum step conn_refuse(struct h1_conn *c, enum err e)
 
 /* ---- writing */
 
+/* Whether a byte of the next request is here before the response's last bytes go out. Asked only before the write that may
+ * finish it: a quick client answers the last byte before we are back from that write. Asking the kernel is worth it only
+ * where the answer matters. */
+static void note_early_request(struct h1_conn *c)
+{
+    const struct h1_out *out = &c->work->out;
+    int queued = 0;
+    bool early = c->in_start < c->in_end;
+    if (!c->responded || !h1_out_last_flush(out)) return;
+    if (!early && (c->held.n || out->by_file || c->readable))
+        early = ioctl(stream_fd(c->stream), FIONREAD, &queued) != 0 || queued > 0;
+    c->next_pipelined = early;
+    c->ever_pipelined |= early;
+}
+
 /* STEP_NEXT: all that was queued is with the socket. */
 static enum step conn_flush(struct h1_conn *c)
 {
@@ -180,6 +195,7 @@ static enum step conn_flush(struct h1_conn *c)
     while (h1_out_pending(out)) {
         if (!c->writable) return STEP_WAIT;
         if (c->budget == 0) return STEP_YIELD;
+        note_early_request(c);
         enum err e = h1_out_flush(out, c->stream);
         if (e == ERR_AGAIN) {
             c->writable = false;
@@ -204,15 +220,6 @@ static enum step conn_flush(struct h1_conn *c)
 
 /* ---- heads */
 
-/* Whether a byte of the next request is here already. Asking the kernel is worth it only where the answer matters. */
-static bool next_request_is_early(const struct h1_conn *c)
-{
-    int queued = 0;
-    if (c->in_start < c->in_end) return true;
-    if (!c->held.n && !c->readable) return false;
-    return ioctl(stream_fd(c->stream), FIONREAD, &queued) != 0 || queued > 0;
-}
-
 /* The proof for sendfile, asked when the next request is here. A request that was sent before the response was read is
  * caught when it came early, or while the response is still on its way. */
 static bool response_was_read(struct h1_conn *c)
@@ -231,7 +238,7 @@ static enum step exchange_finish(struct h1_conn *c)
     c->responded = false;
     bool more_input = c->in_start < c->in_end;
     if (!c->keep_alive || c->server->draining) return conn_close(c, !whole || !asked_close || more_input);
-    c->next_pipelined = next_request_is_early(c);
+    c->next_pipelined |= more_input;
     c->ever_pipelined |= c->next_pipelined;
     if (!more_input) {
         work_put(c);

@@ -33,7 +33,7 @@ struct connector {
     void *arg;
     struct dns_wait lookup;
     bool answer_due; /* the time was up while the lookup's answer was in the mailbox */
-    unsigned next; /* address to be tried next */
+    unsigned next;   /* address to be tried next */
     struct attempt attempts[ATTEMPTS_MAX];
     unsigned live;
     struct stream *stream; /* the winner */
@@ -45,10 +45,7 @@ struct connector {
 
 static void address_try(struct connector *c);
 
-static const struct address *address_at(const struct connector *c, unsigned i)
-{
-    return &c->lookup.list.at[i];
-}
+static const struct address *address_at(const struct connector *c, unsigned i) { return &c->lookup.list.at[i]; }
 
 static void attempts_drop(struct connector *c)
 {
@@ -203,7 +200,8 @@ static void address_try(struct connector *c)
         const struct address *to = address_at(c, c->next);
         a->owner = c;
         a->address = c->next++;
-        enum err e = stream_connect(c->env->loop, (const struct sockaddr *)&to->ss, to->len, attempt_ready, a, &a->stream);
+        enum err e =
+            stream_connect(c->env->loop, (const struct sockaddr *)&to->ss, to->len, attempt_ready, a, &a->stream);
         if (e == ERR_OK) {
             c->live++;
             if (c->next < c->lookup.list.n) timer_set(&c->stagger, STAGGER_MS);
@@ -216,10 +214,7 @@ static void address_try(struct connector *c)
     if (c->live == 0) connector_report(c, c->result);
 }
 
-static void stagger_due(struct timer *t)
-{
-    address_try(container_of(t, struct connector, stagger));
-}
+static void stagger_due(struct timer *t) { address_try(container_of(t, struct connector, stagger)); }
 
 static void deadline_due(struct timer *t)
 {

@@ -40,10 +40,7 @@ struct dns {
     struct list waiters;
 };
 
-static uint64_t now_ms(void)
-{
-    return clock_ns() / 1000000;
-}
+static uint64_t now_ms(void) { return clock_ns() / 1000000; }
 
 /* ---- ordering */
 

@@ -172,7 +172,8 @@ static void read_verified(struct disk_job *j)
     j->got = 0;
     j->result = ERR_OK;
     while (j->got < j->iov.iov_len) {
-        ssize_t n = pread(j->fd, (char *)j->iov.iov_base + j->got, j->iov.iov_len - j->got, (off_t)(j->offset + j->got));
+        ssize_t n =
+            pread(j->fd, (char *)j->iov.iov_base + j->got, j->iov.iov_len - j->got, (off_t)(j->offset + j->got));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
             j->result = ERR_IO;
@@ -304,8 +305,10 @@ static void reply_error(struct file_call *call, enum err e)
 static void bucket_checked(struct file_call *call)
 {
     enum err e = call->job.result;
-    if (e == ERR_OK) e = ERR_NOT_FOUND;
-    else if (e == ERR_NOT_FOUND) e = ERR_NO_BUCKET;
+    if (e == ERR_OK)
+        e = ERR_NOT_FOUND;
+    else if (e == ERR_NOT_FOUND)
+        e = ERR_NO_BUCKET;
     reply_error(call, e);
 }
 
@@ -393,11 +396,36 @@ static void list_round(struct file_call *call)
 /* Subresources that a directory has no answer for; anything else unknown is ignored as S3 does. */
 static bool is_subresource(struct str name)
 {
-    static const char *const names[] = {
-        "accelerate", "acl", "analytics", "attributes", "cors", "encryption", "intelligent-tiering", "inventory",
-        "legal-hold", "lifecycle", "location", "logging", "metrics", "notification", "object-lock", "ownershipControls",
-        "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment", "retention", "tagging", "torrent",
-        "uploadId", "uploads", "versionId", "versioning", "versions", "website"};
+    static const char *const names[] = {"accelerate",
+                                        "acl",
+                                        "analytics",
+                                        "attributes",
+                                        "cors",
+                                        "encryption",
+                                        "intelligent-tiering",
+                                        "inventory",
+                                        "legal-hold",
+                                        "lifecycle",
+                                        "location",
+                                        "logging",
+                                        "metrics",
+                                        "notification",
+                                        "object-lock",
+                                        "ownershipControls",
+                                        "policy",
+                                        "policyStatus",
+                                        "publicAccessBlock",
+                                        "replication",
+                                        "requestPayment",
+                                        "retention",
+                                        "tagging",
+                                        "torrent",
+                                        "uploadId",
+                                        "uploads",
+                                        "versionId",
+                                        "versioning",
+                                        "versions",
+                                        "website"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (str_eq(name, str_c(names[i]))) return true;
     return false;

@@ -190,7 +190,8 @@ static void emit_key(struct file_list *l, const struct disk_entry *e)
     put_encoded(l, out, e->path);
     strbuf_f(out, "</Key><LastModified>%s</LastModified><ETag>", date);
     xml_text(out, file_etag(e->device, e->inode, e->size, e->mtime, etag));
-    strbuf_f(out, "</ETag><Size>%llu</Size><StorageClass>STANDARD</StorageClass></Contents>", (unsigned long long)e->size);
+    strbuf_f(out, "</ETag><Size>%llu</Size><StorageClass>STANDARD</StorageClass></Contents>",
+             (unsigned long long)e->size);
 }
 
 bool file_list_take(struct file_list *l, const struct disk_list *found)
@@ -270,10 +271,7 @@ enum err file_list_write(struct file_list *l, struct str bucket, struct strbuf *
 
 /* ---- buckets */
 
-static int compare_texts(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int compare_texts(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static enum err bucket_names(DIR *dir, char **names, size_t *n)
 {

@@ -17,10 +17,7 @@ void file_reply_init(struct file_reply *p)
     strbuf_init(&p->doc, 0);
 }
 
-void file_reply_free(struct file_reply *p)
-{
-    strbuf_free(&p->doc);
-}
+void file_reply_free(struct file_reply *p) { strbuf_free(&p->doc); }
 
 void file_reply_hdr(struct file_reply *p, enum hdr_id id, struct str value)
 {
@@ -50,10 +47,7 @@ static void put_date(struct file_reply *p, struct pool *mem, enum hdr_id id, int
     file_reply_hdr(p, id, pool_str(mem, str_c(text)));
 }
 
-static struct str request_id(struct pool *mem)
-{
-    return pool_f(mem, "%016llX", (unsigned long long)random_u64());
-}
+static struct str request_id(struct pool *mem) { return pool_f(mem, "%016llX", (unsigned long long)random_u64()); }
 
 void file_reply_error(struct file_reply *p, struct pool *mem, enum err e, struct str resource)
 {
@@ -84,16 +78,35 @@ static struct str content_type(const char *path)
     static const struct {
         const char *suffix, *type;
     } types[] = {
-        {"txt", "text/plain"},           {"html", "text/html"},          {"htm", "text/html"},
-        {"css", "text/css"},             {"csv", "text/csv"},            {"tsv", "text/tab-separated-values"},
-        {"md", "text/markdown"},         {"js", "text/javascript"},      {"json", "application/json"},
-        {"jsonl", "application/jsonl"},  {"xml", "application/xml"},     {"yaml", "application/yaml"},
-        {"yml", "application/yaml"},     {"pdf", "application/pdf"},     {"zip", "application/zip"},
-        {"gz", "application/gzip"},      {"tar", "application/x-tar"},   {"zst", "application/zstd"},
-        {"parquet", "application/vnd.apache.parquet"},                   {"png", "image/png"},
-        {"jpg", "image/jpeg"},           {"jpeg", "image/jpeg"},         {"gif", "image/gif"},
-        {"webp", "image/webp"},          {"svg", "image/svg+xml"},       {"wav", "audio/wav"},
-        {"flac", "audio/flac"},          {"mp3", "audio/mpeg"},          {"mp4", "video/mp4"},
+        {"txt", "text/plain"},
+        {"html", "text/html"},
+        {"htm", "text/html"},
+        {"css", "text/css"},
+        {"csv", "text/csv"},
+        {"tsv", "text/tab-separated-values"},
+        {"md", "text/markdown"},
+        {"js", "text/javascript"},
+        {"json", "application/json"},
+        {"jsonl", "application/jsonl"},
+        {"xml", "application/xml"},
+        {"yaml", "application/yaml"},
+        {"yml", "application/yaml"},
+        {"pdf", "application/pdf"},
+        {"zip", "application/zip"},
+        {"gz", "application/gzip"},
+        {"tar", "application/x-tar"},
+        {"zst", "application/zstd"},
+        {"parquet", "application/vnd.apache.parquet"},
+        {"png", "image/png"},
+        {"jpg", "image/jpeg"},
+        {"jpeg", "image/jpeg"},
+        {"gif", "image/gif"},
+        {"webp", "image/webp"},
+        {"svg", "image/svg+xml"},
+        {"wav", "audio/wav"},
+        {"flac", "audio/flac"},
+        {"mp3", "audio/mpeg"},
+        {"mp4", "video/mp4"},
     };
     const char *name = strrchr(path, '/'), *dot = strrchr(name ? name : path, '.');
     for (size_t i = 0; dot && i < ARRAY_LEN(types); i++)
@@ -115,8 +128,10 @@ static enum err query_read(struct file_reply *p, struct pool *mem, struct str qu
         const char *name;
         enum hdr_id id;
     } overrides[] = {
-        {"response-content-type", HDR_CONTENT_TYPE},   {"response-content-encoding", HDR_CONTENT_ENCODING},
-        {"response-cache-control", HDR_CACHE_CONTROL}, {"response-expires", HDR_EXPIRES},
+        {"response-content-type", HDR_CONTENT_TYPE},
+        {"response-content-encoding", HDR_CONTENT_ENCODING},
+        {"response-cache-control", HDR_CACHE_CONTROL},
+        {"response-expires", HDR_EXPIRES},
     };
     struct str name, raw;
     *part = 0;
@@ -133,8 +148,8 @@ static enum err query_read(struct file_reply *p, struct pool *mem, struct str qu
         struct str v = uri_decode(mem, raw);
         if (!v.p || !value_is_clean(v)) return ERR_BAD_REQUEST;
         if (p->nhdrs + 8 > FILE_REPLY_HDRS) return ERR_BAD_REQUEST;
-        p->hdrs[p->nhdrs++] = (struct hdr){
-            disposition ? STR_LIT("content-disposition") : STR_LIT("content-language"), v, HDR_OTHER};
+        p->hdrs[p->nhdrs++] =
+            (struct hdr){disposition ? STR_LIT("content-disposition") : STR_LIT("content-language"), v, HDR_OTHER};
     }
     return ERR_OK;
 }
@@ -144,17 +159,15 @@ static enum err conditions(const struct origin_request *r, struct pool *mem, str
 {
     struct hdr *h = pool_alloc(mem, (r->nhdrs + 1) * sizeof *h);
     if (!h) return ERR_NOMEM;
-    *req = (struct head){.method = r->method, .method_text = r->method_text, .minor = 1, .hdrs = h, .content_length = -1};
+    *req =
+        (struct head){.method = r->method, .method_text = r->method_text, .minor = 1, .hdrs = h, .content_length = -1};
     for (unsigned i = 0; i < r->nhdrs; i++)
         if (!(r->if_match.n && r->hdrs[i].id == HDR_IF_MATCH)) h[req->nhdrs++] = r->hdrs[i];
     if (r->if_match.n) h[req->nhdrs++] = (struct hdr){STR_LIT("if-match"), r->if_match, HDR_IF_MATCH};
     switch (cond_check(req, etag, mtime)) {
-    case COND_FAILED:
-        return ERR_PRECONDITION;
-    case COND_NOT_MODIFIED:
-        return ERR_END;
-    case COND_PASS:
-        break;
+    case COND_FAILED: return ERR_PRECONDITION;
+    case COND_NOT_MODIFIED: return ERR_END;
+    case COND_PASS: break;
     }
     return ERR_OK;
 }
@@ -224,6 +237,5 @@ void file_reply_object(struct file_reply *p, struct pool *mem, const struct orig
     }
     p->nhdrs = 0;
     file_reply_error(p, mem, e, resource);
-    if (e == ERR_RANGE)
-        file_reply_hdr(p, HDR_CONTENT_RANGE, pool_f(mem, "bytes */%llu", (unsigned long long)size));
+    if (e == ERR_RANGE) file_reply_hdr(p, HDR_CONTENT_RANGE, pool_f(mem, "bytes */%llu", (unsigned long long)size));
 }

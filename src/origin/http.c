@@ -26,20 +26,13 @@ static void count_error(struct origin_stats *st, enum err e)
     case ERR_FIRST_BYTE_TIMEOUT:
     case ERR_STALL_TIMEOUT:
     case ERR_OPERATION_TIMEOUT:
-    case ERR_OVERLOAD:
-        stat_add(&st->errors_timeout, 1);
-        break;
-    case ERR_PROTOCOL:
-        stat_add(&st->errors_protocol, 1);
-        break;
+    case ERR_OVERLOAD: stat_add(&st->errors_timeout, 1); break;
+    case ERR_PROTOCOL: stat_add(&st->errors_protocol, 1); break;
     case ERR_CLOSED:
     case ERR_RESET:
     case ERR_TRUNCATED:
-    case ERR_IO:
-        stat_add(&st->errors_reset, 1);
-        break;
-    default: /* connecting has been counted by the pool; the rest is not the origin's doing */
-        break;
+    case ERR_IO: stat_add(&st->errors_reset, 1); break;
+    default: /* connecting has been counted by the pool; the rest is not the origin's doing */ break;
     }
 }
 
@@ -240,8 +233,8 @@ static enum err http_build(struct http_call *call)
     struct hdr *end;
     q->authority = endpoint_authority(call);
     if (r->path.n && r->path.p[0] != '/') prefix.n = 0; /* OPTIONS * */
-    q->target = pool_f(call->mem, STR_FMT STR_FMT "%s" STR_FMT, STR_ARG(prefix), STR_ARG(r->path), r->query.p ? "?" : "",
-                       STR_ARG(r->query));
+    q->target = pool_f(call->mem, STR_FMT STR_FMT "%s" STR_FMT, STR_ARG(prefix), STR_ARG(r->path),
+                       r->query.p ? "?" : "", STR_ARG(r->query));
     if (!q->authority.p || !q->target.p) return ERR_NOMEM;
     return http_build_hdrs(call, 0, &end);
 }

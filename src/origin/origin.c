@@ -12,18 +12,15 @@
 static const struct origin_type_ops *ops_of(enum origin_type t)
 {
     switch (t) {
-    case ORIGIN_S3:
-        return &origin_s3_ops;
-    case ORIGIN_HTTP:
-        return &origin_http_ops;
-    case ORIGIN_FILE:
-        return &origin_file_ops;
+    case ORIGIN_S3: return &origin_s3_ops;
+    case ORIGIN_HTTP: return &origin_http_ops;
+    case ORIGIN_FILE: return &origin_file_ops;
     }
     return NULL;
 }
 
-enum err origin_create(const struct origin_conf *c, unsigned nworkers, struct disk *disk, struct origin **out, char *msg,
-                       size_t n)
+enum err origin_create(const struct origin_conf *c, unsigned nworkers, struct disk *disk, struct origin **out,
+                       char *msg, size_t n)
 {
     struct origin *o = calloc(1, sizeof *o);
     *out = NULL;
@@ -96,29 +93,17 @@ void origin_worker_destroy(struct origin_worker *w, void (*done)(void *arg), voi
     w->origin->ops->worker_close(w, worker_closed, w);
 }
 
-struct origin_stats *origin_worker_stats(struct origin_worker *w)
-{
-    return &w->stats;
-}
+struct origin_stats *origin_worker_stats(struct origin_worker *w) { return &w->stats; }
 
-struct origin *origin_worker_origin(const struct origin_worker *w)
-{
-    return w->origin;
-}
+struct origin *origin_worker_origin(const struct origin_worker *w) { return w->origin; }
 
-enum err origin_submit(struct origin_worker *w, const struct origin_request *r, const struct client_events *ev, void *arg,
-                       struct origin_call **out)
+enum err origin_submit(struct origin_worker *w, const struct origin_request *r, const struct client_events *ev,
+                       void *arg, struct origin_call **out)
 {
     CHECK_OBJ(w, WORKER_MAGIC);
     return w->origin->ops->submit(w, r, ev, arg, out);
 }
 
-void origin_resume(struct origin_call *c)
-{
-    c->worker->origin->ops->resume(c);
-}
+void origin_resume(struct origin_call *c) { c->worker->origin->ops->resume(c); }
 
-void origin_cancel(struct origin_call *c)
-{
-    c->worker->origin->ops->cancel(c);
-}
+void origin_cancel(struct origin_call *c) { c->worker->origin->ops->cancel(c); }

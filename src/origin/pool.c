@@ -60,10 +60,7 @@ static const struct h1_client_owner conn_owner = {.released = conn_released, .id
 
 /* ---- conns and their lists */
 
-static void spare_tell(struct conn_pool *p)
-{
-    slots_spare_set(p->member, p->nidle + p->nspare);
-}
+static void spare_tell(struct conn_pool *p) { slots_spare_set(p->member, p->nidle + p->nspare); }
 
 static struct conn *conn_of(struct list *n)
 {
@@ -134,15 +131,9 @@ static void conn_close(struct conn *c)
     slots_release(p->member);
 }
 
-struct h1_client *conn_h1(const struct conn *c)
-{
-    return c->h1;
-}
+struct h1_client *conn_h1(const struct conn *c) { return c->h1; }
 
-bool conn_reused(const struct conn *c)
-{
-    return c->uses > 1 || c->rested;
-}
+bool conn_reused(const struct conn *c) { return c->uses > 1 || c->rested; }
 
 static void conn_checkout(struct conn *c)
 {
@@ -184,10 +175,7 @@ static void conn_idle_closed(void *arg, struct h1_client *h1)
 
 /* ---- waiting */
 
-static struct conn_wait *wait_of(struct list *n)
-{
-    return n ? container_of(n, struct conn_wait, link) : NULL;
-}
+static struct conn_wait *wait_of(struct list *n) { return n ? container_of(n, struct conn_wait, link) : NULL; }
 
 /* Out of the queue; a connect under way for it becomes spare. */
 static void wait_unlink(struct conn_pool *p, struct conn_wait *w)
@@ -207,10 +195,7 @@ void conn_wait_init(struct conn_wait *w)
     w->fresh = false;
 }
 
-bool conn_wait_connecting(const struct conn_wait *w)
-{
-    return w->connecting != NULL;
-}
+bool conn_wait_connecting(const struct conn_wait *w) { return w->connecting != NULL; }
 
 struct conn *conn_pool_get(struct conn_pool *p, struct conn_wait *w)
 {
@@ -423,10 +408,7 @@ static void idle_expire(struct conn_pool *p)
         timer_stop(&p->idle_timer);
 }
 
-static void idle_due(struct timer *t)
-{
-    idle_expire(container_of(t, struct conn_pool, idle_timer));
-}
+static void idle_due(struct timer *t) { idle_expire(container_of(t, struct conn_pool, idle_timer)); }
 
 static void pool_finish(struct conn_pool *p);
 
@@ -467,8 +449,10 @@ enum err conn_pool_create(const struct conn_pool_conf *c, struct conn_pool **out
     p->conf = oc;
     p->stats = c->stats;
     p->loop = mailbox_loop(c->mailbox);
-    p->timeouts = (struct client_timeouts){
-        .connect_ms = oc->connect_ms, .tls_ms = oc->tls_ms, .first_byte_ms = oc->first_byte_ms, .stall_ms = oc->stall_ms};
+    p->timeouts = (struct client_timeouts){.connect_ms = oc->connect_ms,
+                                           .tls_ms = oc->tls_ms,
+                                           .first_byte_ms = oc->first_byte_ms,
+                                           .stall_ms = oc->stall_ms};
     p->env = (struct connect_env){.loop = p->loop,
                                   .mailbox = c->mailbox,
                                   .dns = c->dns,
@@ -505,7 +489,7 @@ void conn_pool_close(struct conn_pool *p, void (*done)(void *arg), void *arg)
 static void pool_finish(struct conn_pool *p)
 {
     if (!list_empty(&p->busy) || p->env.zombies) return; /* their ends schedule us again */
-    if (!slots_leave(p->member)) return;                  /* so does the mail on its way */
+    if (!slots_leave(p->member)) return;                 /* so does the mail on its way */
     timer_stop(&p->idle_timer);
     task_cancel(&p->serve);
     void (*done)(void *) = p->closed;

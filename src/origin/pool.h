@@ -18,9 +18,9 @@ struct conn_wait;
 
 /* Caller-owned; idle, or queued from conn_pool_get until one of its functions was called or it was withdrawn. */
 struct conn_wait {
-    bool fresh; /* only a newly made connection will do */
-    void (*ready)(struct conn_wait *w, struct conn *c);   /* c is the caller's until it was sent on and released */
-    void (*failed)(struct conn_wait *w, enum err why);    /* connecting for it failed */
+    bool fresh;                                         /* only a newly made connection will do */
+    void (*ready)(struct conn_wait *w, struct conn *c); /* c is the caller's until it was sent on and released */
+    void (*failed)(struct conn_wait *w, enum err why);  /* connecting for it failed */
     /* private */
     struct list link;
     struct conn *connecting;

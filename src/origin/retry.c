@@ -7,10 +7,7 @@
 #define BUDGET_PER_REQUEST 0.2
 #define BUDGET_PER_RETRY 1.0
 
-void retry_budget_init(struct retry_budget *b)
-{
-    b->tokens = BUDGET_MAX;
-}
+void retry_budget_init(struct retry_budget *b) { b->tokens = BUDGET_MAX; }
 
 void retry_budget_request(struct retry_budget *b)
 {
@@ -32,10 +29,8 @@ static bool err_worth_retry(enum err e)
     case ERR_TRUNCATED:
     case ERR_CONNECT_TIMEOUT:
     case ERR_FIRST_BYTE_TIMEOUT:
-    case ERR_STALL_TIMEOUT:
-        return true;
-    default:
-        return false;
+    case ERR_STALL_TIMEOUT: return true;
+    default: return false;
     }
 }
 
@@ -43,7 +38,7 @@ static bool err_worth_retry(enum err e)
 static bool code_worth_retry(struct str code)
 {
     static const struct str codes[] = {
-        {"SlowDown", 8},         {"ServiceUnavailable", 18}, {"InternalError", 13},
+        {"SlowDown", 8},        {"ServiceUnavailable", 18},   {"InternalError", 13},
         {"RequestTimeout", 14}, {"RequestTimeTooSkewed", 20},
     };
     for (size_t i = 0; i < ARRAY_LEN(codes); i++)
@@ -58,18 +53,13 @@ static bool status_worth_retry(unsigned status, struct str code)
     case 500:
     case 502:
     case 503:
-    case 504:
-        return true;
-    default:
-        return code_worth_retry(code);
+    case 504: return true;
+    default: return code_worth_retry(code);
     }
 }
 
 /* Uniform over 0..limit: full jitter, so that those who failed together do not come back together. */
-static uint64_t jitter(uint64_t limit)
-{
-    return limit == UINT64_MAX ? random_u64() : random_u64() % (limit + 1);
-}
+static uint64_t jitter(uint64_t limit) { return limit == UINT64_MAX ? random_u64() : random_u64() % (limit + 1); }
 
 static uint64_t backoff_ms(const struct origin_conf *conf, unsigned failures)
 {

@@ -62,8 +62,8 @@ static enum err s3_build(struct http_call *call)
     struct str path;
     struct hdr *end;
     if (r->body && r->body_length < 0) return ERR_LENGTH_REQUIRED;
-    enum err e = address_to_origin(&r->address, conf->virtual_hosted, str_c(call->hw->shared->host), ep->port, ep->https,
-                                   str_c(ep->prefix), call->mem, &q->authority, &path);
+    enum err e = address_to_origin(&r->address, conf->virtual_hosted, str_c(call->hw->shared->host), ep->port,
+                                   ep->https, str_c(ep->prefix), call->mem, &q->authority, &path);
     if (e != ERR_OK) return e;
     q->target = path;
     if (r->query.p) q->target = pool_f(call->mem, STR_FMT "?" STR_FMT, STR_ARG(path), STR_ARG(r->query));

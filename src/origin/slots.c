@@ -77,10 +77,7 @@ uint64_t slots_open_any_thread(const struct slots *s)
     return atomic_load_explicit(&((struct slots *)s)->open, memory_order_relaxed);
 }
 
-static uint64_t now_ms(void)
-{
-    return clock_ns() / 1000000;
-}
+static uint64_t now_ms(void) { return clock_ns() / 1000000; }
 
 static void line_add_locked(struct slot_member *m)
 {
@@ -130,11 +127,11 @@ struct slot_member *slots_join(struct slots *s, unsigned index, struct mailbox *
 }
 
 /* One slot is free: to the first in line (but `not`), or back to the count. */
-static void slot_pass_on_locked(struct slots *s, const struct slot_member *not)
+static void slot_pass_on_locked(struct slots *s, const struct slot_member * not )
 {
     for (struct list *n = s->line.next; n != &s->line; n = n->next) {
         struct slot_member *m = container_of(n, struct slot_member, link);
-        if (m == not) continue;
+        if (m == not ) continue;
         line_remove_locked(m);
         m->granted++;
         member_post_locked(m);
@@ -215,10 +212,7 @@ void slots_release_to_other(struct slot_member *m)
     pthread_mutex_unlock(&m->slots->lock);
 }
 
-void slots_spare_set(struct slot_member *m, unsigned spare)
-{
-    atomic_store(&m->spare, spare);
-}
+void slots_spare_set(struct slot_member *m, unsigned spare) { atomic_store(&m->spare, spare); }
 
 bool slots_others_wait(struct slot_member *m)
 {

@@ -22,9 +22,9 @@ struct slot_member *slots_join(struct slots *s, unsigned index, struct mailbox *
  * more; ask again then. True: gone, wake is never called again. */
 bool slots_leave(struct slot_member *m);
 
-bool slots_acquire(struct slot_member *m);   /* false: all taken, m now stands in line */
+bool slots_acquire(struct slot_member *m);     /* false: all taken, m now stands in line */
 unsigned slots_collect(struct slot_member *m); /* how many were granted since the last time; they are m's now */
-void slots_step_out(struct slot_member *m);  /* needs no more; granted ones may still be on their way */
+void slots_step_out(struct slot_member *m);    /* needs no more; granted ones may still be on their way */
 void slots_release(struct slot_member *m);
 void slots_release_to_other(struct slot_member *m); /* not to m, even if it is first in line */
 

@@ -8,10 +8,7 @@ void window_init(struct window *w, const struct origin_conf *conf)
     *w = (struct window){.limit = limit > UINT32_MAX ? UINT32_MAX : (unsigned)limit};
 }
 
-unsigned window_limit(const struct window *w)
-{
-    return w->limit;
-}
+unsigned window_limit(const struct window *w) { return w->limit; }
 
 void window_part_done(struct window *w, uint64_t bytes, uint64_t first_byte_us, uint64_t total_us)
 {

@@ -39,10 +39,7 @@
 #include "io/mailbox.h"
 #include "origin/impl.h"
 
-static inline uint8_t pattern_at(uint64_t i)
-{
-    return (uint8_t)(i * 131 + (i >> 8) * 7 + (i >> 16));
-}
+static inline uint8_t pattern_at(uint64_t i) { return (uint8_t)(i * 131 + (i >> 8) * 7 + (i >> 16)); }
 
 /* ---- the server */
 
@@ -69,7 +66,8 @@ static inline void sleep_ms(unsigned ms)
 static inline void count_max(_Atomic unsigned *n, _Atomic unsigned *most)
 {
     unsigned now = atomic_fetch_add(n, 1) + 1, max = atomic_load(most);
-    while (now > max && !atomic_compare_exchange_weak(most, &max, now)) {}
+    while (now > max && !atomic_compare_exchange_weak(most, &max, now)) {
+    }
 }
 
 static inline bool send_all(int fd, const void *p, size_t n)
@@ -84,10 +82,7 @@ static inline bool send_all(int fd, const void *p, size_t n)
     return true;
 }
 
-static inline bool send_text(int fd, const char *text)
-{
-    return send_all(fd, text, strlen(text));
-}
+static inline bool send_text(int fd, const char *text) { return send_all(fd, text, strlen(text)); }
 
 static inline bool send_pattern(int fd, uint64_t n, bool chunked)
 {
@@ -202,7 +197,8 @@ static inline void *server_conn_main(void *arg)
         head[n] = '\0';
         while (!(end = strstr(head, "\r\n\r\n"))) {
             struct pollfd p = {.fd = c->fd, .events = POLLIN};
-            while (!atomic_load(&c->s->stop) && poll(&p, 1, 20) == 0) {}
+            while (!atomic_load(&c->s->stop) && poll(&p, 1, 20) == 0) {
+            }
             ssize_t got = atomic_load(&c->s->stop) ? 0 : recv(c->fd, head + n, sizeof head - 1 - n, 0);
             if (got <= 0) goto done;
             n += (size_t)got;
@@ -228,7 +224,8 @@ static inline void *server_main(void *arg)
     struct server *s = arg;
     for (;;) {
         struct pollfd p = {.fd = s->fd, .events = POLLIN};
-        while (!atomic_load(&s->stop) && poll(&p, 1, 20) == 0) {}
+        while (!atomic_load(&s->stop) && poll(&p, 1, 20) == 0) {
+        }
         if (atomic_load(&s->stop)) return NULL;
         int fd = accept(s->fd, NULL, NULL);
         if (fd < 0) continue;
@@ -378,7 +375,7 @@ struct get {
     char text[512]; /* "name: value\n" of the head, cut */
     bool done;
     /* behaviour */
-    size_t pause_at;   /* no space from there on until resumed; SIZE_MAX never */
+    size_t pause_at; /* no space from there on until resumed; SIZE_MAX never */
     bool paused;
     int cancel_in; /* CANCEL_... */
     bool cancelled;

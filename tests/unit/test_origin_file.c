@@ -73,15 +73,9 @@ static void fetch(const char *method, const char *path, const char *name, const 
     g.buf[g.n < g.cap ? g.n : g.cap - 1] = '\0';
 }
 
-static void get(const char *path)
-{
-    fetch("GET", path, NULL, NULL);
-}
+static void get(const char *path) { fetch("GET", path, NULL, NULL); }
 
-static bool code_is(const char *code)
-{
-    return str_eq(error_xml_code(str_make((char *)g.buf, g.n)), str_c(code));
-}
+static bool code_is(const char *code) { return str_eq(error_xml_code(str_make((char *)g.buf, g.n)), str_c(code)); }
 
 static const char *field(const char *name)
 {
@@ -95,10 +89,7 @@ static const char *field(const char *name)
     return value;
 }
 
-static bool has(const char *text)
-{
-    return strstr((char *)g.buf, text) != NULL;
-}
+static bool has(const char *text) { return strstr((char *)g.buf, text) != NULL; }
 
 /* ---- objects */
 
@@ -154,10 +145,14 @@ static void test_ranges(void **state)
         const char *range;
         unsigned status;
         size_t first, n;
-    } t[] = {{"bytes=0-", 206, 0, 600000},         {"bytes=10-19", 206, 10, 10},
-             {"bytes=-7", 206, 599993, 7},         {"bytes=599999-700000", 206, 599999, 1},
-             {"bytes=262143-524289", 206, 262143, 262147}, {"bytes=-900000", 206, 0, 600000},
-             {"bytes=5-1", 200, 0, 600000},        {"bytes=0-1,5-6", 200, 0, 600000},
+    } t[] = {{"bytes=0-", 206, 0, 600000},
+             {"bytes=10-19", 206, 10, 10},
+             {"bytes=-7", 206, 599993, 7},
+             {"bytes=599999-700000", 206, 599999, 1},
+             {"bytes=262143-524289", 206, 262143, 262147},
+             {"bytes=-900000", 206, 0, 600000},
+             {"bytes=5-1", 200, 0, 600000},
+             {"bytes=0-1,5-6", 200, 0, 600000},
              {"lines=1-2", 200, 0, 600000}};
     for (size_t i = 0; i < ARRAY_LEN(t); i++) {
         fetch("GET", "/b/x", "range", t[i].range);
@@ -259,8 +254,10 @@ static void test_missing(void **state)
 {
     (void)state;
     write_pattern("b/dir/x", 10);
-    static const char *const no_key[] = {"/b/none", "/b/dir", "/b/dir/", "/b/x/y/z", "/b/dir/x/", "/b//dir/x",
-                                         "/b/./dir/x", "/b/dir/../dir/x", "/b/dir%2F..%2Fdir/x", "/b/x%00y"};
+    static const char *const no_key[] = {"/b/none",    "/b/dir",          "/b/dir/",
+                                         "/b/x/y/z",   "/b/dir/x/",       "/b//dir/x",
+                                         "/b/./dir/x", "/b/dir/../dir/x", "/b/dir%2F..%2Fdir/x",
+                                         "/b/x%00y"};
     for (size_t i = 0; i < ARRAY_LEN(no_key); i++) {
         get(no_key[i]);
         assert_int_equal(g.status, 404);
@@ -341,7 +338,7 @@ static void test_change_while_reading_ends_it(void **state)
         snprintf(path, sizeof path, "%s/b/x", root);
         if (how == 0) assert_int_equal(truncate(path, 700000), 0);
         if (how == 1) write_pattern("b/x", 3 << 20); /* in place, same size */
-        if (how == 2) { /* replaced by another file: the one that is open is still whole */
+        if (how == 2) {                              /* replaced by another file: the one that is open is still whole */
             write_pattern("b/y", 100);
             char other[140];
             snprintf(other, sizeof other, "%s/b/y", root);
@@ -474,8 +471,10 @@ static void make_tree(void)
     /* "a" cannot be a file and a directory at once: the directory is called aa here */
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char name[64];
-        if (strncmp(names[i], "a/", 2) == 0) snprintf(name, sizeof name, "l/aa/%s", names[i] + 2);
-        else snprintf(name, sizeof name, "l/%s", names[i]);
+        if (strncmp(names[i], "a/", 2) == 0)
+            snprintf(name, sizeof name, "l/aa/%s", names[i] + 2);
+        else
+            snprintf(name, sizeof name, "l/%s", names[i]);
         write_pattern(name, i);
     }
     char path[128];
@@ -493,8 +492,10 @@ static const char *keys(void)
     out[0] = '\0';
     for (const char *at = (char *)g.buf; (at = strchr(at, '<')) != NULL; at++) {
         const char *end = NULL;
-        if (strncmp(at, "<Key>", 5) == 0) end = strstr(at += 5, "</Key>");
-        else if (strncmp(at, "<CommonPrefixes><Prefix>", 24) == 0) end = strstr(at += 24, "</Prefix>");
+        if (strncmp(at, "<Key>", 5) == 0)
+            end = strstr(at += 5, "</Key>");
+        else if (strncmp(at, "<CommonPrefixes><Prefix>", 24) == 0)
+            end = strstr(at += 24, "</Prefix>");
         if (!end) continue;
         snprintf(out + strlen(out), sizeof out - strlen(out), "%s%.*s", out[0] ? " " : "", (int)(end - at), at);
     }

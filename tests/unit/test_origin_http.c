@@ -23,10 +23,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct origin_stats *stats(void)
-{
-    return origin_worker_stats(env.worker);
-}
+static struct origin_stats *stats(void) { return origin_worker_stats(env.worker); }
 
 static enum err end_of(const char *path)
 {
@@ -377,10 +374,7 @@ static enum err source_pull(struct body *b, struct chunk *out, unsigned max, siz
     return ERR_OK;
 }
 
-static void source_close(struct body *b)
-{
-    container_of(b, struct source, body)->closed = true;
-}
+static void source_close(struct body *b) { container_of(b, struct source, body)->closed = true; }
 
 static const struct body_ops source_ops = {.pull = source_pull, .close = source_close};
 
@@ -584,7 +578,7 @@ static void test_s3_body_is_unsigned_unless_told(void **state)
         get_run(&g);
         g.buf[g.n] = '\0';
         assert_non_null(strstr((char *)g.buf, i ? "x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\n"
-                                               : "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n"));
+                                                : "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n"));
         get_free(&g);
     }
     put_init(&g, &s, "/x", 5);

@@ -23,10 +23,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct origin_stats *stats(void)
-{
-    return origin_worker_stats(env.worker);
-}
+static struct origin_stats *stats(void) { return origin_worker_stats(env.worker); }
 
 static enum err end_of(const char *path)
 {
@@ -134,10 +131,7 @@ static void test_waiting_too_long_is_overload(void **state)
     env_close(&env);
 }
 
-static struct http_worker *http_worker(void)
-{
-    return env.worker->priv;
-}
+static struct http_worker *http_worker(void) { return env.worker->priv; }
 
 static void test_most_recently_used_first(void **state)
 {
@@ -350,7 +344,8 @@ static void test_idle_connections_of_others_are_given_up_at_once(void **state)
     struct origin *o = crew_origin(2);
     crews[0] = (struct crew){
         .origin = o, .index = 0, .calls = 3, .at_once = 3, .path = "/late/30", .idle_first = true, .stop = &stop};
-    crews[1] = (struct crew){.origin = o, .index = 1, .calls = 3, .at_once = 3, .path = "/size/1", .start_after_ms = 300};
+    crews[1] =
+        (struct crew){.origin = o, .index = 1, .calls = 3, .at_once = 3, .path = "/size/1", .start_after_ms = 300};
     assert_int_equal(pthread_create(&t, NULL, crew_main, &crews[0]), 0);
     crew_main(&crews[1]);
     atomic_store(&stop, true);
@@ -368,7 +363,8 @@ static void test_a_busy_worker_does_not_starve_another(void **state)
     conf.connections_max = 2;
     struct origin *o = crew_origin(2);
     crews[0] = (struct crew){.origin = o, .index = 0, .calls = 300, .at_once = 20, .path = "/late/5"};
-    crews[1] = (struct crew){.origin = o, .index = 1, .calls = 5, .at_once = 1, .path = "/size/1", .start_after_ms = 50};
+    crews[1] =
+        (struct crew){.origin = o, .index = 1, .calls = 5, .at_once = 1, .path = "/size/1", .start_after_ms = 50};
     uint64_t start = clock_ns();
     crew_go(crews, 2);
     assert_int_equal(crews[0].good, 300);

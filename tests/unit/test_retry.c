@@ -11,7 +11,8 @@
 #include "origin/retry.h"
 #include "origin/window.h"
 
-static const struct origin_conf conf = {.retry_attempts = 5, .retry_base_ms = 100, .retry_cap_ms = 5000, .max_in_flight = 16};
+static const struct origin_conf conf = {
+    .retry_attempts = 5, .retry_base_ms = 100, .retry_cap_ms = 5000, .max_in_flight = 16};
 static struct retry_budget budget;
 static uint64_t delay;
 
@@ -32,10 +33,11 @@ static bool once(enum err e, unsigned status, const char *code)
 static void test_connection_errors_and_timeouts_are_worth_it(void **state)
 {
     (void)state;
-    const enum err yes[] = {ERR_CLOSED, ERR_RESET, ERR_REFUSED, ERR_UNREACHABLE, ERR_DNS, ERR_TLS, ERR_TRUNCATED, ERR_IO,
-                            ERR_CONNECT_TIMEOUT, ERR_FIRST_BYTE_TIMEOUT, ERR_STALL_TIMEOUT};
-    const enum err no[] = {ERR_OK, ERR_OPERATION_TIMEOUT, ERR_OVERLOAD, ERR_PROTOCOL, ERR_CHANGED, ERR_NOMEM,
-                           ERR_CREDENTIALS, ERR_CANCELLED, ERR_NOT_FOUND, ERR_INCOMPLETE_BODY};
+    const enum err yes[] = {ERR_CLOSED,       ERR_RESET,     ERR_REFUSED, ERR_UNREACHABLE,     ERR_DNS,
+                            ERR_TLS,          ERR_TRUNCATED, ERR_IO,      ERR_CONNECT_TIMEOUT, ERR_FIRST_BYTE_TIMEOUT,
+                            ERR_STALL_TIMEOUT};
+    const enum err no[] = {ERR_OK,    ERR_OPERATION_TIMEOUT, ERR_OVERLOAD,  ERR_PROTOCOL,  ERR_CHANGED,
+                           ERR_NOMEM, ERR_CREDENTIALS,       ERR_CANCELLED, ERR_NOT_FOUND, ERR_INCOMPLETE_BODY};
     for (size_t i = 0; i < ARRAY_LEN(yes); i++) assert_true(once(yes[i], 0, ""));
     for (size_t i = 0; i < ARRAY_LEN(no); i++) assert_false(once(no[i], 0, ""));
     assert_true(once(ERR_TRUNCATED, 206, "")); /* began well, broke */
@@ -58,8 +60,7 @@ static void test_attempts_are_bounded_and_progress_starts_over(void **state)
 {
     (void)state;
     struct retry r = {0};
-    for (int i = 0; i < 4; i++)
-        assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay));
+    for (int i = 0; i < 4; i++) assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay));
     assert_false(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay));
     assert_int_equal(r.attempt, 5);
     for (int i = 0; i < 10; i++)
