@@ -137,7 +137,7 @@ static bool is_one_of(const char *row, const char *a, const char *b)
 /* A whole file with the value in its place; returns where that is. */
 static void build(const struct directive_case *t, struct str value, struct strbuf *b, unsigned *line, unsigned *column)
 {
-    unsigned indent;
+    unsigned indent = 0;
     const char *dot = strchr(t->row, '.');
     strbuf_z(b, intro_of(t->scope, &indent));
     if (dot) {
