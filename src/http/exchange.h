@@ -39,6 +39,7 @@ struct exchange {
     struct head req;       /* slices stay valid until end() */
     struct body req_body;  /* ops NULL: no body. length -1: unknown. The first pull sends 100 Continue when expected. */
     const struct address *peer, *local;
+    void *listener_data;   /* what the connection was accepted with */
     enum proto proto;
     bool tls;
     uint64_t begin_ns;      /* when the first byte of the head came */

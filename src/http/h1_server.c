@@ -271,6 +271,7 @@ static enum step exchange_begin(struct h1_conn *c, size_t used)
     x->pool = c->work->pool;
     x->peer = &c->peer;
     x->local = &c->local;
+    x->listener_data = c->listener_data;
     x->proto = PROTO_H1;
     x->tls = c->tls;
     x->begin_ns = c->head_begin_ns;
@@ -541,12 +542,35 @@ void *h1_server_arg(struct h1_server *s)
 enum err h1_server_accept(struct h1_server *s, struct stream *st, const struct address *peer,
                           const struct h1_server_conf *conf, void *listener_data)
 {
+    return h1_server_accept_with(s, st, peer, conf, listener_data, NULL, 0);
+}
+
+/* As if they had been read just now. */
+static bool conn_preload(struct h1_conn *c, const void *bytes, size_t n)
+{
+    if (!n) return true;
+    if (!work_get(c)) return false;
+    CHECK(n <= c->work->cap);
+    memcpy(c->work->in, bytes, n);
+    c->in_end = n;
+    c->head_begin_ns = clock_ns();
+    stat_add(&c->server->stats.bytes_received, n);
+    return true;
+}
+
+enum err h1_server_accept_with(struct h1_server *s, struct stream *st, const struct address *peer,
+                               const struct h1_server_conf *conf, void *listener_data, const void *bytes, size_t n)
+{
     struct h1_conn *c = calloc(1, sizeof(*c));
     if (!c) return ERR_NOMEM;
     c->magic = H1_CONN_MAGIC;
     c->server = s;
     c->stream = st;
     c->conf = conf;
+    if (!conn_preload(c, bytes, n)) {
+        free(c);
+        return ERR_NOMEM;
+    }
     c->listener_data = listener_data;
     c->peer = *peer;
     c->local.len = sizeof(c->local.ss);
@@ -567,7 +591,7 @@ enum err h1_server_accept(struct h1_server *s, struct stream *st, const struct a
 
 void *h1_exchange_listener_data(const struct exchange *x)
 {
-    return h1_conn_of(x)->listener_data;
+    return x->listener_data;
 }
 
 void *h1_exchange_server_arg(const struct exchange *x)

@@ -44,6 +44,9 @@ void *h1_server_arg(struct h1_server *s);
  * h1_exchange_listener_data returns. The handler is not called before the next turn of the loop. */
 enum err h1_server_accept(struct h1_server *s, struct stream *st, const struct address *peer,
                           const struct h1_server_conf *conf, void *listener_data);
+/* Same, with bytes that were already read from it: at most 4096. */
+enum err h1_server_accept_with(struct h1_server *s, struct stream *st, const struct address *peer,
+                               const struct h1_server_conf *conf, void *listener_data, const void *bytes, size_t n);
 /* For exchanges of this server. */
 void *h1_exchange_listener_data(const struct exchange *x);
 void *h1_exchange_server_arg(const struct exchange *x);
