@@ -8,12 +8,16 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "http/h2_guard.h"
 #include "http/uri.h"
 #include "io/listen.h"
+#include "io/tls.h"
 #include "s3/creds.h"
 
 enum origin_type { ORIGIN_S3, ORIGIN_HTTP, ORIGIN_FILE };
+enum origin_http2 { HTTP2_AUTO, HTTP2_OFF, HTTP2_PRIOR_KNOWLEDGE }; /* auto: where ALPN offers it */
 enum route_auth { AUTH_NONE };
+enum listen_protocol { PROTOCOL_H2, PROTOCOL_HTTP11 };
 enum log_format { FORMAT_JSON, FORMAT_COMBINED };
 
 struct cache_conf {
@@ -39,6 +43,7 @@ struct origin_conf {
     uint64_t part_bytes;       /* 8MiB; rounded up to whole slices */
     uint64_t max_in_flight;    /* parts per client request; 16 */
     uint64_t read_ahead_bytes; /* 128MiB */
+    enum origin_http2 http2;   /* auto */
     char *ca_file;             /* tls: {ca_file, verify, server_name} */
     bool tls_verify;
     char *tls_server_name;
@@ -61,15 +66,40 @@ struct route_conf {
     char **base_domains; unsigned nbase_domains; /* virtual-hosted bucket requests from clients */
     char **methods; unsigned nmethods;           /* allowed methods; none = all */
 };
+struct listen_cert_conf {
+    char *certificate, *key; /* PEM files; key NULL: in the same file */
+};
+struct listen_tls_conf {
+    char *certificate, *key; /* the first, and the one where no name fits; NULL: the first of `certificates` */
+    struct listen_cert_conf *certificates; unsigned ncertificates;
+    char *client_ca;
+    enum tls_verify verify;
+    bool tls13_only;               /* min_version 1.3 */
+    char *ciphers, *ciphersuites;  /* NULL: io/tls.h's choice */
+    uint64_t ticket_rotation_ms;   /* 12h; 0: no tickets */
+    enum listen_protocol *alpn; unsigned nalpn; /* none = both */
+};
 struct listen_conf {
     struct address address;
     char *text;
+    struct listen_tls_conf *tls; unsigned ntls; /* NULL (and 0): cleartext */
+};
+/* http2: of clients' connections. See http/h2_server.h and h2_guard.h for what each bounds. */
+struct http2_conf {
+    bool enabled; /* cleartext with prior knowledge, and by ALPN */
+    uint64_t max_streams, max_frame_bytes, header_table_bytes, stream_window_bytes, connection_window_bytes;
+    uint64_t max_queued_frames, send_min_bytes, continuations, header_block_bytes;
+    struct {
+        uint64_t burst, per_second;
+    } floods[H2_FLOODS];
 };
 struct server_conf {
     struct listen_conf *listens; unsigned nlistens;
     struct route_conf *routes; unsigned nroutes; /* longest path wins */
     /* timeouts: {idle 75s, head 15s, body 60s, send 60s} */
     uint64_t idle_ms, head_ms, body_ms, send_ms;
+    uint64_t handshake_ms; /* timeouts.handshake: of TLS; 10s */
+    struct http2_conf http2;
 };
 struct conf {
     _Atomic unsigned refs;

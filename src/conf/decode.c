@@ -308,6 +308,26 @@ static void decode_named(struct decoder *d, struct decoded *r, const struct dire
     }
 }
 
+static void decode_child(struct decoder *d, struct decoded *r, const struct directive *row, const struct yaml_node *n,
+                         const char *path)
+{
+    if (n->kind == NODE_BROKEN) {
+        r->failed = true;
+        return;
+    }
+    if (n->kind != NODE_MAP) {
+        error_at(d, r, n, "%s: %s, expected a map", path, node_is_null(n) ? "no value" : node_kind_text(n));
+        return;
+    }
+    void *child = calloc(1, row->child->size);
+    if (!child) {
+        d->nomem = true;
+        return;
+    }
+    row_array_set(row, (void *)(uintptr_t)r->item, child, 1);
+    decode_item(d, row->child, n, path, child);
+}
+
 static void decode_row(struct decoder *d, struct decoded *r, const struct directive *row, const struct yaml_node *n)
 {
     const char *path = path_join(d, r->path, row->name);
@@ -318,6 +338,7 @@ static void decode_row(struct decoder *d, struct decoded *r, const struct direct
     case ROW_LIST: decode_list(d, r, row, n, path); break;
     case ROW_ITEMS: decode_items(d, r, row, n, path); break;
     case ROW_NAMED: decode_named(d, r, row, n, path); break;
+    case ROW_CHILD: decode_child(d, r, row, n, path); break;
     }
 }
 

@@ -20,6 +20,7 @@
 #define LIST(kind, member) .shape = ROW_LIST, .type = &value_##kind, ARRAY_AT(member), .min = 1
 #define ITEMS(scope_, member) .shape = ROW_ITEMS, .child = &scope_, ARRAY_AT(member)
 #define NAMED(scope_, member) .shape = ROW_NAMED, .child = &scope_, ARRAY_AT(member)
+#define CHILD(scope_, member) .shape = ROW_CHILD, .child = &scope_, ARRAY_AT(member), .max = 1
 #define SCOPE(name_, rows_) .name = name_, .size = sizeof(struct AT), .rows = rows_, .nrows = ARRAY_LEN(rows_)
 
 _Static_assert(offsetof(struct cache_conf, name) == 0 && offsetof(struct origin_conf, name) == 0,
@@ -71,8 +72,8 @@ static const struct directive origin_rows[] = {
      .help = "for sources auto and profile"},
     {"credentials.file", ONE(string, creds.file), .preset_note = "~/.aws/credentials", .only = S3,
      .help = "shared credentials file, for sources auto and profile"},
-    {"http2", NO_FIELD(fixed), .preset = "off", .words = "off", .later = "auto prior-knowledge", .only = S3 | HTTP,
-     .help = "HTTP/2 to the origin"},
+    {"http2", ONE(word, http2), .preset = "auto", .words = "auto off prior-knowledge", .only = S3 | HTTP,
+     .help = "HTTP/2 to the origin; auto: where TLS agrees on it (ALPN)"},
     {"connections.max", ONE(count, connections_max), .preset = "128", .min = 1, .max = 65535, .only = S3 | HTTP,
      .help = "connections at a time, all workers together"},
     {"connections.idle_timeout", ONE(duration, idle_timeout_ms), .preset = "15s", .min = 1, .max = DAY,
@@ -111,11 +112,41 @@ static const struct directive origin_rows[] = {
 static const struct scope origin_scope = {SCOPE("origin", origin_rows), .named = true, .kind = "type"};
 #undef AT
 
+/* ---- servers[].listen[].tls */
+#define AT listen_cert_conf
+static const struct directive certificate_rows[] = {
+    {"certificate", ONE(string, certificate), .required = true, .help = "PEM file: certificate, then its chain"},
+    {"key", ONE(string, key), .preset_note = "in the certificate's file", .help = "PEM file, not encrypted"},
+};
+static const struct scope certificate_scope = {SCOPE("certificate", certificate_rows), .shorthand = "certificate"};
+#undef AT
+
+#define AT listen_tls_conf
+static const struct directive listen_tls_rows[] = {
+    {"certificate", ONE(string, certificate), .preset_note = "the first of certificates",
+     .help = "PEM file: certificate, then its chain"},
+    {"key", ONE(string, key), .preset_note = "in the certificate's file", .help = "PEM file, not encrypted"},
+    {"certificates", ITEMS(certificate_scope, certificates), .min = 1, .max = 1024, .preset_note = "none",
+     .help = "further ones, chosen by the name a client asks for (SNI)"},
+    {"client_ca", ONE(string, client_ca), .help = "PEM file: who signs clients' certificates; with verify"},
+    {"verify", ONE(word, verify), .preset = "off", .words = "off optional required", .help = "certificates of clients"},
+    {"min_version", ONE(flag, tls13_only), .preset = "1.2", .words = "1.2 1.3", .help = "oldest version of TLS"},
+    {"ciphers", ONE(string, ciphers), .preset_note = "ECDHE with AES-GCM or ChaCha20",
+     .help = "for TLS 1.2, in OpenSSL's notation"},
+    {"ciphersuites", ONE(string, ciphersuites), .preset_note = "AES-GCM and ChaCha20", .help = "for TLS 1.3"},
+    {"ticket_rotation", ONE(duration, ticket_rotation_ms), .preset = "12h", .max = 7 * DAY,
+     .help = "session tickets' key is changed after this; 0: no tickets"},
+    {"alpn", LIST(word, alpn), .max = 2, .words = "h2 http/1.1", .preset_note = "h2, http/1.1",
+     .help = "protocols to agree on, by preference"},
+};
+static const struct scope listen_tls_scope = {SCOPE("tls", listen_tls_rows)};
+#undef AT
+
 /* ---- servers[].listen[] */
 #define AT listen_conf
 static const struct directive listen_rows[] = {
     {"address", .shape = ROW_ONE, .type = &value_address, .required = true, .help = "numeric address and port"},
-    {"tls", NO_FIELD(later), .help = "certificate and key"},
+    {"tls", CHILD(listen_tls_scope, tls), .preset_note = "cleartext", .help = "clients speak TLS here"},
 };
 static const struct scope listen_scope = {SCOPE("listen", listen_rows), .shorthand = "address"};
 #undef AT
@@ -142,6 +173,13 @@ static const struct scope route_scope = {SCOPE("route", route_rows)};
 
 /* ---- servers[] */
 #define AT server_conf
+/* What a client can send for next to nothing: so many at once, and so many per second in the long run. */
+_Static_assert(H2_FLOODS == 8, "a row pair for each kind of flood");
+#define FLOOD(name_, kind, burst_, rate_, what)                                                                       \
+    {name_ "_burst", ONE(count, http2.floods[H2_FLOOD_##kind].burst), .preset = burst_, .min = 1, .max = 1000000,     \
+     .help = what " of a client at once, before its connection is ended"},                                            \
+    {name_ "_rate", ONE(count, http2.floods[H2_FLOOD_##kind].per_second), .preset = rate_, .min = 1, .max = 1000000,  \
+     .help = what " per second beyond that"}
 static const struct directive server_rows[] = {
     {"listen", ITEMS(listen_scope, listens), .min = 1, .max = 64, .required = true, .help = "addresses to listen on"},
     {"timeouts.idle", ONE(duration, idle_ms), .preset = "75s", .min = 1, .max = DAY,
@@ -152,6 +190,36 @@ static const struct directive server_rows[] = {
      .help = "without a byte of a request's body"},
     {"timeouts.send", ONE(duration, send_ms), .preset = "60s", .min = 1, .max = DAY,
      .help = "without the client taking a byte of the response"},
+    {"timeouts.handshake", ONE(duration, handshake_ms), .preset = "10s", .min = 1, .max = DAY,
+     .help = "from a connection to the end of its TLS handshake"},
+    {"http2.enabled", ONE(bool, http2.enabled), .preset = "true",
+     .help = "HTTP/2 from clients: in cleartext with prior knowledge, with TLS by ALPN"},
+    {"http2.max_streams", ONE(count, http2.max_streams), .preset = "256", .min = 1, .max = 65536,
+     .help = "requests at a time on a connection"},
+    {"http2.max_frame_size", ONE(size, http2.max_frame_bytes), .preset = "16KiB", .min = 16 * KIB, .max = 16 * MIB - 1,
+     .help = "largest frame that clients may send"},
+    {"http2.header_table_size", ONE(size, http2.header_table_bytes), .preset = "4KiB", .max = MIB,
+     .help = "HPACK table of what clients send"},
+    {"http2.stream_window", ONE(size, http2.stream_window_bytes), .preset = "2MiB", .min = 65535, .max = 2 * GIB - 1,
+     .help = "request body under way, for one request"},
+    {"http2.connection_window", ONE(size, http2.connection_window_bytes), .preset = "16MiB", .min = 65535,
+     .max = 2 * GIB - 1, .help = "request bodies under way, for a connection"},
+    {"http2.max_queued_frames", ONE(count, http2.max_queued_frames), .preset = "1000", .min = 16, .max = 1000000,
+     .help = "own frames that wait for a client that does not read; then it is not read either"},
+    {"http2.send_min", ONE(size, http2.send_min_bytes), .preset = "1KiB", .max = GIB,
+     .help = "a stream whose client grants less within timeouts.send is reset; 0: never"},
+    {"http2.header_block_size", ONE(size, http2.header_block_bytes), .preset = "64KiB", .min = KIB, .max = 16 * MIB,
+     .help = "header block, compressed, all its frames together"},
+    {"http2.continuations", ONE(count, http2.continuations), .preset = "8", .max = 10000,
+     .help = "CONTINUATION frames of a header block"},
+    FLOOD("http2.reset", RESET, "500", "25", "streams reset"),
+    FLOOD("http2.continuation", CONTINUATION, "64", "16", "CONTINUATION frames"),
+    FLOOD("http2.settings", SETTINGS, "32", "2", "SETTINGS frames"),
+    FLOOD("http2.ping", PING, "100", "20", "PING frames"),
+    FLOOD("http2.priority", PRIORITY, "500", "50", "PRIORITY and unknown frames"),
+    FLOOD("http2.window_update", WINDOW, "2000", "200", "WINDOW_UPDATE frames"),
+    FLOOD("http2.empty_data", EMPTY, "100", "10", "empty DATA frames"),
+    FLOOD("http2.large_head", HEAD, "16", "1", "header lists beyond limits.head_size"),
     {"routes", ITEMS(route_scope, routes), .min = 1, .max = 1024, .required = true, .help = "what is served where"},
 };
 static const struct scope server_scope = {SCOPE("server", server_rows)};
@@ -276,9 +344,8 @@ static char *word_bounds(const struct directive *row, char *buf, size_t n)
 char *row_bounds(const struct directive *row, char *buf, size_t n)
 {
     buf[0] = '\0';
-    if (row->shape != ROW_ONE) return buf;
     if (row->words) return word_bounds(row, buf, n);
-    return row->type->number ? number_bounds(row, buf, n) : buf;
+    return row->shape == ROW_ONE && row->type->number ? number_bounds(row, buf, n) : buf;
 }
 
 char *row_type(const struct directive *row, char *buf, size_t n)
@@ -288,6 +355,7 @@ char *row_type(const struct directive *row, char *buf, size_t n)
     case ROW_LIST: snprintf(buf, n, "list of %s", row->type->name); break;
     case ROW_ITEMS: snprintf(buf, n, "list"); break;
     case ROW_NAMED: snprintf(buf, n, "map of names"); break;
+    case ROW_CHILD: snprintf(buf, n, "map"); break;
     }
     return buf;
 }

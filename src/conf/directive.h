@@ -4,7 +4,7 @@
  * A scope is a struct of the configuration and the rows that fill it. A row's name is relative to its scope; what stands
  * before its dot is the group it is written in ("log.level" is `log: {level: ...}`). The rows of a group stand together.
  * A row holds one value, a list of values, or items that are a scope of their own: named ones (`caches: {NAME: {...}}`) or
- * a list (`servers: [{...}]`). Rows are read in the order of the table, not of the file: what is referred to by others
+ * a list (`servers: [{...}]`), or a single one (`tls: {...}`). Rows are read in the order of the table, not of the file: what is referred to by others
  * comes first. More rows (or rows put together at run time) need nothing but a scope that points at them. */
 #ifndef S3P_CONF_DIRECTIVE_H
 #define S3P_CONF_DIRECTIVE_H
@@ -16,14 +16,15 @@ enum row_shape {
     ROW_ONE,   /* one value of `type` at `offset` */
     ROW_LIST,  /* `offset`: pointer to an array of `type`, `count_offset`: unsigned */
     ROW_ITEMS, /* the same of `child` structs, written as a list */
-    ROW_NAMED  /* the same, written as a map of names */
+    ROW_NAMED, /* the same, written as a map of names */
+    ROW_CHILD  /* the same, one or none, written as a map */
 };
 
 struct directive {
     const char *name;
     enum row_shape shape;
     const struct value_type *type; /* ROW_ONE, ROW_LIST */
-    const struct scope *child;     /* ROW_ITEMS, ROW_NAMED */
+    const struct scope *child;     /* ROW_ITEMS, ROW_NAMED, ROW_CHILD */
     size_t offset, count_offset;   /* in the scope's struct */
     const char *preset;            /* the default as one would write it; NULL: unset */
     const char *preset_note;       /* what unset means, for the help */
@@ -37,7 +38,7 @@ struct directive {
 };
 
 struct scope {
-    const char *name; /* "" the top level, "cache", "origin", "server", "route", "listen" */
+    const char *name; /* "" the top level, "cache", "origin", "server", "route", "listen", ... */
     size_t size;      /* of its struct */
     const struct directive *rows;
     size_t nrows;

@@ -18,7 +18,8 @@ typedef void scope_fn(void *arg, const struct scope *s, const char *path);
 /* How a child's place is written: "caches.NAME", "servers[].routes[]". */
 static void child_path(const struct directive *row, const char *path, char *buf, size_t n)
 {
-    snprintf(buf, n, "%s%s%s%s", path, *path ? "." : "", row->name, row->shape == ROW_NAMED ? ".NAME" : "[]");
+    const char *which = row->shape == ROW_NAMED ? ".NAME" : row->shape == ROW_ITEMS ? "[]" : "";
+    snprintf(buf, n, "%s%s%s%s", path, *path ? "." : "", row->name, which);
 }
 
 /* Every row of a scope, then those of its children. */
@@ -251,6 +252,10 @@ static void dump_items(struct dumper *d, const struct directive *row, const void
                        unsigned indent)
 {
     strbuf_ch(&d->out, '\n');
+    if (row->shape == ROW_CHILD) {
+        dump_scope(d, row->child, array, indent + 2);
+        return;
+    }
     for (unsigned i = 0; i < count; i++) {
         const void *item = (const char *)array + i * row->child->size;
         if (row->shape == ROW_NAMED) {

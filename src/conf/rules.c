@@ -114,6 +114,23 @@ static void check_listen(struct decoder *d, const struct decoded *r)
                       before->node->line);
 }
 
+static void check_tls(struct decoder *d, const struct decoded *r)
+{
+    const struct listen_tls_conf *t = r->item;
+    if (!t->certificate && !t->ncertificates)
+        decoded_error(d, r, "certificate", "certificates", "missing, expected a PEM file, or certificates");
+    if (t->key && !t->certificate)
+        decoded_error(d, r, "key", NULL, "without a certificate, expected certificate beside it");
+    if (t->verify != TLS_VERIFY_OFF && !t->client_ca)
+        decoded_error(d, r, "client_ca", "verify", "missing, expected a PEM file with verify");
+    if (t->verify == TLS_VERIFY_OFF && t->client_ca)
+        decoded_error(d, r, "client_ca", NULL, "has no effect here, expected only with verify optional or required");
+    if (t->tls13_only && t->ciphers)
+        decoded_error(d, r, "ciphers", NULL, "has no effect with min_version 1.3, expected ciphersuites");
+    if (t->nalpn == 2 && t->alpn[0] == t->alpn[1])
+        decoded_error(d, r, "alpn", NULL, "the same twice, expected each once");
+}
+
 static bool hosts_overlap(const struct route_conf *a, const struct route_conf *b)
 {
     if (!a->nhosts || !b->nhosts) return a->nhosts == b->nhosts;
@@ -123,9 +140,22 @@ static bool hosts_overlap(const struct route_conf *a, const struct route_conf *b
     return false;
 }
 
+static void check_protocols(struct decoder *d, const struct server_conf *s)
+{
+    for (unsigned i = 0; i < s->nlistens && !s->http2.enabled; i++) {
+        const struct listen_tls_conf *t = s->listens[i].tls;
+        for (unsigned k = 0; t && k < t->nalpn; k++) {
+            const struct decoded *r = decoded_find(d, t);
+            if (t->alpn[k] == PROTOCOL_H2 && r && !r->failed)
+                decoded_error(d, r, "alpn", NULL, "h2 without http2.enabled, expected http/1.1 alone");
+        }
+    }
+}
+
 static void check_server(struct decoder *d, const struct decoded *r)
 {
     const struct server_conf *s = r->item;
+    check_protocols(d, s);
     for (unsigned i = 1; i < s->nroutes; i++) {
         for (unsigned k = 0; k < i; k++) {
             const struct route_conf *a = &s->routes[i], *b = &s->routes[k];
@@ -185,7 +215,8 @@ void rules_check(struct decoder *d)
         const char *scope;
         void (*check)(struct decoder *d, const struct decoded *r);
     } checks[] = {{"", check_top},          {"cache", check_cache},   {"origin", check_origin},
-                  {"server", check_server}, {"listen", check_listen}, {"route", check_route}};
+                  {"server", check_server}, {"listen", check_listen}, {"route", check_route},
+                  {"tls", check_tls}};
 
     round_part_sizes(d->conf);
     for (const struct decoded *r = d->all; r; r = r->next) {

@@ -15,7 +15,8 @@
 
 _Static_assert(sizeof(enum origin_type) == sizeof(int) && sizeof(enum route_auth) == sizeof(int) &&
                    sizeof(enum log_format) == sizeof(int) && sizeof(enum log_level) == sizeof(int) &&
-                   sizeof(enum creds_source) == sizeof(int),
+                   sizeof(enum creds_source) == sizeof(int) && sizeof(enum origin_http2) == sizeof(int) &&
+                   sizeof(enum listen_protocol) == sizeof(int) && sizeof(enum tls_verify) == sizeof(int),
                "value_word writes an int");
 
 #define STRING_MAX_BYTES 4096

@@ -1,7 +1,8 @@
 /* stream.c - a socket as a stream of bytes, plain or TLS.
  *
  * The plain path is one system call per read or write and nothing else. With TLS everything goes through `tls`
- * (io/tls.c), which owns no descriptor. A stream's callback may destroy it: nothing here touches it afterwards.
+ * (io/tls.c), which owns no descriptor; but where the kernel seals (kTLS), writes take the plain path. A stream's
+ * callback may destroy it: nothing here touches it afterwards.
  *
  *   state       | entered by                  | what is legal
  *   connecting  | stream_connect              | stream_connect_result, destroy
@@ -101,6 +102,7 @@ static void on_ready(struct watch *w, unsigned ready)
     struct stream *s = container_of(w, struct stream, watch);
     if (s->shutting_down && ready & READY_WRITE) shutdown_continue(s);
     if (s->tls) {
+        if (ready & READY_WRITE && tls_conn_flush_wanted(s->tls)) tls_conn_flush(s->tls); /* a failure: the writer's */
         if (ready & READY_WRITE && tls_conn_read_needs_write(s->tls)) ready |= READY_READ;
         if (ready & READY_READ && tls_conn_write_needs_read(s->tls)) ready |= READY_WRITE;
     }
@@ -253,6 +255,27 @@ const char *stream_alpn(const struct stream *s)
     return s->tls ? tls_conn_alpn(s->tls) : "";
 }
 
+unsigned stream_tls_version(const struct stream *s)
+{
+    return s->tls ? tls_conn_version(s->tls) : 0;
+}
+
+bool stream_tls_resumed(const struct stream *s)
+{
+    return s->tls && tls_conn_resumed(s->tls);
+}
+
+bool stream_ktls(const struct stream *s)
+{
+    return s->tls && tls_conn_ktls(s->tls);
+}
+
+char *stream_peer_subject(const struct stream *s, char *buf, size_t n)
+{
+    buf[0] = '\0';
+    return s->tls ? tls_conn_peer_subject(s->tls, buf, n) : buf;
+}
+
 /* ---- bytes */
 
 enum err stream_read(struct stream *s, void *buf, size_t n, size_t *got)
@@ -301,19 +324,27 @@ enum err stream_readv(struct stream *s, const struct iovec *iov, unsigned n, siz
     return r < 0 ? socket_error(s, errno) : s->reset ? ERR_RESET : ERR_END;
 }
 
+static void ktls_wrote(struct stream *s, const struct iovec *iov, unsigned n, enum err e, size_t put)
+{
+    size_t offered = 0;
+    for (unsigned i = 0; i < n; i++) offered += iov[i].iov_len;
+    tls_conn_ktls_wrote(s->tls, e, put == offered);
+}
+
 enum err stream_writev_more(struct stream *s, const struct iovec *iov, unsigned n, size_t *put, bool more)
 {
     *put = 0;
-    if (s->tls) return tls_conn_writev(s->tls, iov, n, put);
+    if (s->tls && !tls_conn_ktls(s->tls)) return tls_conn_writev(s->tls, iov, n, more, put);
     struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = n < IOV_MAX ? n : IOV_MAX};
     int flags = MSG_NOSIGNAL | (more || n > IOV_MAX ? MSG_MORE : 0);
     ssize_t w;
     do
         w = sendmsg(s->fd, &msg, flags);
     while (unlikely(w < 0 && errno == EINTR));
-    if (unlikely(w < 0)) return socket_error(s, errno);
-    *put = (size_t)w;
-    return ERR_OK;
+    if (likely(w >= 0)) *put = (size_t)w;
+    enum err e = likely(w >= 0) ? ERR_OK : socket_error(s, errno);
+    if (s->tls) ktls_wrote(s, iov, n, e, *put);
+    return e;
 }
 
 enum err stream_writev(struct stream *s, const struct iovec *iov, unsigned n, size_t *put)
@@ -323,23 +354,22 @@ enum err stream_writev(struct stream *s, const struct iovec *iov, unsigned n, si
 
 bool stream_can_sendfile(const struct stream *s)
 {
-    return !s->tls;
+    return !s->tls || tls_conn_ktls(s->tls);
 }
 
 enum err stream_sendfile(struct stream *s, int fd, uint64_t off, size_t n, size_t *put)
 {
     *put = 0;
-    CHECK(!s->tls && n > 0 && off <= INT64_MAX);
+    CHECK(stream_can_sendfile(s) && n > 0 && off <= INT64_MAX);
     off_t at = (off_t)off;
     ssize_t w;
     do
         w = sendfile(s->fd, fd, &at, n < SENDFILE_MAX_BYTES ? n : SENDFILE_MAX_BYTES);
     while (unlikely(w < 0 && errno == EINTR));
-    if (likely(w > 0)) {
-        *put = (size_t)w;
-        return ERR_OK;
-    }
-    if (w < 0) return socket_error(s, errno);
+    enum err e = w > 0 ? ERR_OK : w < 0 ? socket_error(s, errno) : ERR_IO;
+    if (likely(w > 0)) *put = (size_t)w;
+    if (s->tls) tls_conn_ktls_wrote(s->tls, e, *put == n);
+    if (likely(w != 0)) return e;
     snprintf(s->error, sizeof s->error, "the file ends before the bytes to send");
     return ERR_IO;
 }

@@ -32,10 +32,17 @@ enum err stream_handshake(struct stream *s);
 const char *stream_error(const struct stream *s); /* human text of the last failure, "" if none */
 bool stream_is_tls(const struct stream *s);
 const char *stream_alpn(const struct stream *s); /* negotiated protocol or "" */
+unsigned stream_tls_version(const struct stream *s); /* 12, 13; 0: plain or not known yet */
+bool stream_tls_resumed(const struct stream *s);
+bool stream_ktls(const struct stream *s);        /* TLS whose sending side is the kernel's: stream_can_sendfile */
+/* Subject of the client's verified certificate, "" if there is none (io/tls.h). Returns buf. */
+char *stream_peer_subject(const struct stream *s, char *buf, size_t n);
 
 enum err stream_read(struct stream *s, void *buf, size_t n, size_t *got);
 enum err stream_readv(struct stream *s, const struct iovec *iov, unsigned n, size_t *got);
-/* TLS gathers small pieces into whole records. After ERR_AGAIN a TLS retry may pass the same bytes at other addresses. */
+/* TLS gathers small pieces into whole records and sends several at once; best with 64 KiB and more in one call. Bytes
+ * that were offered and not put may be sealed already: with TLS the next calls must go on with the same bytes (at any
+ * address, in pieces of any size). */
 enum err stream_writev(struct stream *s, const struct iovec *iov, unsigned n, size_t *put);
 /* more: further bytes follow at once (MSG_MORE on plain sockets). */
 enum err stream_writev_more(struct stream *s, const struct iovec *iov, unsigned n, size_t *put, bool more);

@@ -1,11 +1,9 @@
-/* tls.c - TLS with OpenSSL 3.
+/* tls.c - TLS with OpenSSL 3: client contexts, connections, handshake, reading. Writing is tls_out.c, servers' contexts
+ * are tls_server.c.
  *
- * Client and server contexts are one struct: `ctx_new` sets what both need, `tls_client_ctx_create` adds verification,
- * ALPN offer and the session store. A connection holds a reference to its context, so a reload may drop a context while
- * connections still use it.
- *
- * Bytes go through a BIO of our own: the one of OpenSSL writes with write(2), which raises SIGPIPE, and it does not tell
- * an end of file from an error afterwards.
+ * Client and server contexts are one struct: `tls_ctx_new` sets what both need, `tls_client_ctx_create` adds
+ * verification, ALPN offer and the session store. A connection holds a reference to its context, so a reload may drop a
+ * context while connections still use it.
  *
  * Session store: the newest session per server name, at most SESSIONS_MAX names, least recently used first out, under
  * `lock`. What is stored or handed out is a private copy: OpenSSL changes sessions in use, and one of them may be used
@@ -16,121 +14,23 @@
 #include "io/tls.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
-#include <openssl/bio.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
+#include <limits.h>
 #include <openssl/x509v3.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
-#include "base/check.h"
-#include "base/list.h"
 #include "base/str.h"
+#include "io/tls_impl.h"
 
-#define TLS_CTX_MAGIC 0x746c7363u
-#define TLS_CONN_MAGIC 0x746c736eu
 #define SESSIONS_MAX 64
-#define RECORD_BYTES ((size_t)16384)      /* RFC 8446, 5.1: at most 2^14 bytes of plaintext in a record */
 #define READ_BUFFER_BYTES ((size_t)65536) /* several records with one recv */
-#define NAME_BYTES 256                    /* a DNS name is at most 253 */
 
 struct session_entry {
     struct list link;
     SSL_SESSION *session;
-    char name[NAME_BYTES];
+    char name[TLS_NAME_BYTES];
 };
-
-struct tls_ctx {
-    uint32_t magic;
-    atomic_uint refs;
-    SSL_CTX *ssl_ctx;
-    BIO_METHOD *bio_method;
-    bool verify;
-    /* under lock */
-    pthread_mutex_t lock;
-    struct list sessions; /* most recently used first */
-    unsigned n_sessions;
-};
-
-struct tls_conn {
-    uint32_t magic;
-    int fd;
-    SSL *ssl;
-    struct tls_ctx *ctx;
-    size_t pending_bytes; /* plaintext of a record that waits for room: a retry must offer at least so much */
-    int error_number;     /* of the last failed recv or send */
-    bool eof;             /* the peer's FIN was read */
-    bool read_needs_write, write_needs_read;
-    enum err broken;       /* ERR_OK: not */
-    enum err write_broken; /* the socket takes no more; what the peer sent before can still be read (an early answer) */
-    char name[NAME_BYTES];
-    char error[160];
-};
-
-/* ---- the BIO */
-
-static int bio_result(BIO *b, ssize_t r, int retry_flag)
-{
-    struct tls_conn *t = BIO_get_data(b);
-    if (r >= 0) return (int)r;
-    if (errno == EAGAIN || errno == EWOULDBLOCK)
-        BIO_set_flags(b, retry_flag | BIO_FLAGS_SHOULD_RETRY);
-    else
-        t->error_number = errno;
-    return -1;
-}
-
-static int bio_read(BIO *b, char *buf, int n)
-{
-    struct tls_conn *t = BIO_get_data(b);
-    ssize_t r;
-    BIO_clear_retry_flags(b);
-    do
-        r = recv(t->fd, buf, (size_t)n, 0);
-    while (r < 0 && errno == EINTR);
-    if (r == 0) t->eof = true;
-    return bio_result(b, r, BIO_FLAGS_READ);
-}
-
-static int bio_write(BIO *b, const char *buf, int n)
-{
-    struct tls_conn *t = BIO_get_data(b);
-    ssize_t w;
-    BIO_clear_retry_flags(b);
-    do
-        w = send(t->fd, buf, (size_t)n, MSG_NOSIGNAL);
-    while (w < 0 && errno == EINTR);
-    return bio_result(b, w, BIO_FLAGS_WRITE);
-}
-
-static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
-{
-    struct tls_conn *t = BIO_get_data(b);
-    (void)num;
-    (void)ptr;
-    switch (cmd) {
-    case BIO_CTRL_FLUSH:
-        return 1;
-    case BIO_CTRL_EOF:
-        return t && t->eof;
-    default:
-        return 0;
-    }
-}
-
-static BIO_METHOD *bio_method_new(void)
-{
-    BIO_METHOD *m = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "socket without SIGPIPE");
-    if (!m) return NULL;
-    if (BIO_meth_set_read(m, bio_read) && BIO_meth_set_write(m, bio_write) && BIO_meth_set_ctrl(m, bio_ctrl)) return m;
-    BIO_meth_free(m);
-    return NULL;
-}
 
 /* ---- sessions */
 
@@ -214,13 +114,29 @@ static void ctx_unref(struct tls_ctx *c)
     if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) return;
     LIST_EACH_SAFE(n, next, &c->sessions) entry_free_locked(c, container_of(n, struct session_entry, link));
     SSL_CTX_free(c->ssl_ctx);
+    if (c->server) tls_server_free(c->server);
     BIO_meth_free(c->bio_method);
     pthread_mutex_destroy(&c->lock);
     c->magic = 0;
     free(c);
 }
 
-static struct tls_ctx *ctx_new(const SSL_METHOD *method)
+SSL_CTX *tls_ssl_ctx_new(const SSL_METHOD *method)
+{
+    SSL_CTX *x = SSL_CTX_new(method);
+    if (!x) return NULL;
+    if (!SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION)) {
+        SSL_CTX_free(x);
+        return NULL;
+    }
+    SSL_CTX_set_options(x, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_mode(x, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(x, 1);
+    SSL_CTX_set_default_read_buffer_len(x, READ_BUFFER_BYTES);
+    return x;
+}
+
+struct tls_ctx *tls_ctx_new(const SSL_METHOD *method)
 {
     struct tls_ctx *c = calloc(1, sizeof *c);
     if (!c) return NULL;
@@ -228,44 +144,44 @@ static struct tls_ctx *ctx_new(const SSL_METHOD *method)
     atomic_init(&c->refs, 1);
     pthread_mutex_init(&c->lock, NULL);
     list_init(&c->sessions);
-    c->bio_method = bio_method_new();
-    c->ssl_ctx = SSL_CTX_new(method);
-    if (!c->bio_method || !c->ssl_ctx || !SSL_CTX_set_min_proto_version(c->ssl_ctx, TLS1_2_VERSION)) {
-        ctx_unref(c);
-        return NULL;
-    }
-    SSL_CTX_set_options(c->ssl_ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
-    SSL_CTX_set_mode(c->ssl_ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_read_ahead(c->ssl_ctx, 1);
-    SSL_CTX_set_default_read_buffer_len(c->ssl_ctx, READ_BUFFER_BYTES);
-    return c;
+    c->bio_method = tls_bio_method_new();
+    c->ssl_ctx = tls_ssl_ctx_new(method);
+    if (c->bio_method && c->ssl_ctx) return c;
+    ctx_unref(c);
+    return NULL;
 }
 
-/* "h2,http/1.1" -> the length-prefixed list of RFC 7301, 3.1. */
-static bool alpn_wire(const char *text, struct strbuf *wire)
+unsigned char *tls_alpn_wire(const char *text, unsigned *n)
 {
     struct str rest = str_c(text), name;
-    strbuf_init(wire, 256);
-    while (str_split(&rest, ',', &name)) {
+    struct strbuf wire;
+    bool ok = true;
+    strbuf_init(&wire, 256);
+    while (ok && str_split(&rest, ',', &name)) {
         name = str_trim(name);
-        if (name.n == 0 || name.n > 255) return false;
-        strbuf_ch(wire, (char)name.n);
-        strbuf_str(wire, name);
+        ok = name.n > 0 && name.n <= 255;
+        strbuf_ch(&wire, (char)name.n);
+        strbuf_str(&wire, name);
     }
-    return !wire->failed && wire->n > 0;
+    if (ok && !wire.failed && wire.n > 0) {
+        *n = (unsigned)wire.n;
+        return (unsigned char *)wire.p;
+    }
+    strbuf_free(&wire);
+    return NULL;
 }
 
 static bool ctx_set_alpn(struct tls_ctx *c, const char *alpn)
 {
-    struct strbuf wire;
+    unsigned n;
+    unsigned char *wire = tls_alpn_wire(alpn, &n);
     /* The one call of this family in which 0 means success. */
-    bool ok = alpn_wire(alpn, &wire) &&
-              SSL_CTX_set_alpn_protos(c->ssl_ctx, (const unsigned char *)wire.p, (unsigned)wire.n) == 0;
-    strbuf_free(&wire);
+    bool ok = wire && SSL_CTX_set_alpn_protos(c->ssl_ctx, wire, n) == 0;
+    free(wire);
     return ok;
 }
 
-static const char *openssl_reason(void)
+const char *tls_openssl_reason(void)
 {
     unsigned long code = ERR_peek_error();
     const char *text = code ? ERR_reason_error_string(code) : NULL;
@@ -279,11 +195,11 @@ static enum err ctx_set_trust(struct tls_ctx *c, const struct tls_client_options
     c->verify = o->verify;
     if (o->ca_file) {
         if (SSL_CTX_load_verify_file(c->ssl_ctx, o->ca_file)) return ERR_OK;
-        snprintf(msg, n, "cannot load the CA certificates of %s: %s", o->ca_file, openssl_reason());
+        snprintf(msg, n, "cannot load the CA certificates of %s: %s", o->ca_file, tls_openssl_reason());
         return ERR_CONFIG;
     }
     if (SSL_CTX_set_default_verify_paths(c->ssl_ctx)) return ERR_OK;
-    snprintf(msg, n, "cannot use the system's CA certificates: %s", openssl_reason());
+    snprintf(msg, n, "cannot use the system's CA certificates: %s", tls_openssl_reason());
     return ERR_CONFIG;
 }
 
@@ -291,9 +207,9 @@ enum err tls_client_ctx_create(const struct tls_client_options *o, struct tls_ct
 {
     *out = NULL;
     ERR_clear_error();
-    struct tls_ctx *c = ctx_new(TLS_client_method());
+    struct tls_ctx *c = tls_ctx_new(TLS_client_method());
     if (!c) {
-        snprintf(msg, n, "cannot set up TLS: %s", openssl_reason());
+        snprintf(msg, n, "cannot set up TLS: %s", tls_openssl_reason());
         return ERR_NOMEM;
     }
     enum err e = ctx_set_trust(c, o, msg, n);
@@ -310,6 +226,13 @@ enum err tls_client_ctx_create(const struct tls_client_options *o, struct tls_ct
     SSL_CTX_sess_set_new_cb(c->ssl_ctx, on_new_session);
     *out = c;
     return ERR_OK;
+}
+
+struct tls_ctx *tls_ctx_ref(struct tls_ctx *c)
+{
+    CHECK_OBJ(c, TLS_CTX_MAGIC);
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    return c;
 }
 
 void tls_ctx_destroy(struct tls_ctx *c)
@@ -406,6 +329,7 @@ void tls_conn_destroy(struct tls_conn *t)
     if (!t) return;
     CHECK_OBJ(t, TLS_CONN_MAGIC);
     SSL_free(t->ssl);
+    tls_out_free(t);
     ctx_unref(t->ctx);
     t->magic = 0;
     free(t);
@@ -428,13 +352,11 @@ static enum err conn_lost(struct tls_conn *t)
     if (t->eof && t->write_broken != ERR_OK) return conn_break(t, t->write_broken, "connection lost");
     if (t->eof) return conn_break(t, ERR_TRUNCATED, "connection closed without a TLS close_notify");
     int number = t->error_number;
-    bool reset = number == ECONNRESET || number == EPIPE || number == ECONNABORTED || number == ETIMEDOUT ||
-                 number == EHOSTUNREACH || number == ENETUNREACH;
-    return conn_break(t, reset ? ERR_RESET : ERR_IO, number ? strerror(number) : "connection lost");
+    return conn_break(t, tls_lost(number) ? ERR_RESET : ERR_IO, number ? strerror(number) : "connection lost");
 }
 
 /* What a failed SSL call means; never ERR_OK. */
-static enum err conn_result(struct tls_conn *t, int rc, bool *needs_other)
+enum err tls_conn_result(struct tls_conn *t, int rc, bool *needs_other)
 {
     int what = SSL_get_error(t->ssl, rc);
     switch (what) {
@@ -448,7 +370,7 @@ static enum err conn_result(struct tls_conn *t, int rc, bool *needs_other)
         return conn_lost(t);
     default:
         if (t->eof || t->error_number) return conn_lost(t);
-        return conn_break(t, ERR_TLS, openssl_reason());
+        return conn_break(t, ERR_TLS, tls_openssl_reason());
     }
 }
 
@@ -463,10 +385,12 @@ static enum err handshake_failed(struct tls_conn *t, int rc)
     if (t->ctx->verify && verdict != X509_V_OK) {
         snprintf(why, sizeof why, "certificate for %.64s not accepted: %.64s", t->name,
                  X509_verify_cert_error_string(verdict));
+    } else if (t->ctx->server && verdict != X509_V_OK) {
+        snprintf(why, sizeof why, "client's certificate not accepted: %.64s", X509_verify_cert_error_string(verdict));
     } else if (t->eof) {
         snprintf(why, sizeof why, "connection closed during the TLS handshake");
     } else {
-        e = conn_result(t, rc, NULL);
+        e = tls_conn_result(t, rc, NULL);
         snprintf(why, sizeof why, "TLS handshake: %.128s", t->error);
         if (e == ERR_AGAIN || e == ERR_END) e = ERR_TLS;
     }
@@ -496,89 +420,8 @@ enum err tls_conn_read(struct tls_conn *t, void *buf, size_t n, size_t *got)
     int rc = SSL_read_ex(t->ssl, buf, n, got);
     if (rc == 1) return ERR_OK;
     *got = 0;
-    if (SSL_get_error(t->ssl, rc) == SSL_ERROR_WANT_WRITE) return conn_result(t, rc, &t->read_needs_write);
-    return conn_result(t, rc, NULL);
-}
-
-/* Plaintext of the next record: a piece of the caller's memory where it fills a record (or is all there is), else
- * pieces copied together into `gather`. */
-static const void *next_record(const struct iovec *iov, unsigned n, size_t skip, size_t pending, char *gather, size_t *len)
-{
-    const char *first = (const char *)iov[0].iov_base + skip;
-    size_t first_bytes = iov[0].iov_len - skip;
-    if (first_bytes >= RECORD_BYTES || n == 1) {
-        *len = first_bytes < RECORD_BYTES ? first_bytes : RECORD_BYTES;
-    } else {
-        size_t at = 0;
-        for (unsigned i = 0; i < n && at < RECORD_BYTES; i++) {
-            size_t part = iov[i].iov_len - skip;
-            if (part > RECORD_BYTES - at) part = RECORD_BYTES - at;
-            if (part) memcpy(gather + at, (const char *)iov[i].iov_base + skip, part);
-            at += part;
-            skip = 0;
-        }
-        first = gather;
-        *len = at;
-    }
-    CHECK(*len >= pending);
-    return first;
-}
-
-static enum err write_record(struct tls_conn *t, const void *p, size_t len, size_t *put)
-{
-    t->write_needs_read = false;
-    ERR_clear_error();
-    int rc = SSL_write_ex(t->ssl, p, len, put);
-    if (rc == 1) {
-        t->pending_bytes = 0;
-        return ERR_OK;
-    }
-    *put = 0;
-    int what = SSL_get_error(t->ssl, rc);
-    if (what == SSL_ERROR_WANT_WRITE) t->pending_bytes = len;
-    enum err e = conn_result(t, rc, what == SSL_ERROR_WANT_READ ? &t->write_needs_read : NULL);
-    if (what == SSL_ERROR_SYSCALL && !t->eof) {
-        t->write_broken = e;
-        t->broken = ERR_OK;
-        t->error_number = 0;
-    }
-    return e;
-}
-
-enum err tls_conn_writev(struct tls_conn *t, const struct iovec *iov, unsigned n, size_t *put)
-{
-    char gather[RECORD_BYTES];
-    size_t skip = 0;
-    *put = 0;
-    if (t->broken != ERR_OK) return t->broken;
-    if (t->write_broken != ERR_OK) return t->write_broken;
-    for (;;) {
-        while (n && skip >= iov->iov_len) {
-            skip -= iov->iov_len;
-            iov++;
-            n--;
-        }
-        if (n == 0) return ERR_OK;
-        size_t len, part;
-        const void *p = next_record(iov, n, skip, t->pending_bytes, gather, &len);
-        enum err e = write_record(t, p, len, &part);
-        if (e != ERR_OK) return *put ? ERR_OK : e; /* a failure is told again by the next call */
-        *put += part;
-        skip += part;
-    }
-}
-
-enum err tls_conn_shutdown(struct tls_conn *t)
-{
-    /* Nothing that could be ended in order: also when a record was begun and its writer gave up on it. */
-    if (t->broken != ERR_OK || t->write_broken != ERR_OK || t->pending_bytes || !SSL_is_init_finished(t->ssl))
-        return ERR_OK;
-    ERR_clear_error();
-    int rc = SSL_shutdown(t->ssl);
-    if (rc >= 0) return ERR_OK;
-    int what = SSL_get_error(t->ssl, rc);
-    ERR_clear_error();
-    return what == SSL_ERROR_WANT_WRITE ? ERR_AGAIN : ERR_OK;
+    if (SSL_get_error(t->ssl, rc) == SSL_ERROR_WANT_WRITE) return tls_conn_result(t, rc, &t->read_needs_write);
+    return tls_conn_result(t, rc, NULL);
 }
 
 bool tls_conn_idle_broken(struct tls_conn *t)
@@ -589,7 +432,7 @@ bool tls_conn_idle_broken(struct tls_conn *t)
     ERR_clear_error();
     int rc = SSL_peek_ex(t->ssl, &byte, 1, &got);
     if (rc == 1) return true;
-    return conn_result(t, rc, NULL) != ERR_AGAIN;
+    return tls_conn_result(t, rc, NULL) != ERR_AGAIN;
 }
 
 bool tls_conn_read_needs_write(const struct tls_conn *t)
@@ -605,6 +448,34 @@ bool tls_conn_write_needs_read(const struct tls_conn *t)
 bool tls_conn_resumed(const struct tls_conn *t)
 {
     return SSL_session_reused(t->ssl);
+}
+
+unsigned tls_conn_version(const struct tls_conn *t)
+{
+    if (!SSL_is_init_finished(t->ssl)) return 0;
+    return SSL_version(t->ssl) == TLS1_3_VERSION ? 13 : 12;
+}
+
+bool tls_conn_ktls(const struct tls_conn *t)
+{
+    return t->ktls;
+}
+
+char *tls_conn_peer_subject(const struct tls_conn *t, char *buf, size_t n)
+{
+    X509 *cert = SSL_get0_peer_certificate(t->ssl);
+    buf[0] = '\0';
+    /* Of a certificate that nobody vouches for the name says nothing. */
+    if (!cert || SSL_get_verify_mode(t->ssl) == SSL_VERIFY_NONE || SSL_get_verify_result(t->ssl) != X509_V_OK)
+        return buf;
+    BIO *text = BIO_new(BIO_s_mem());
+    if (text && X509_NAME_print_ex(text, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) >= 0) {
+        int got = BIO_read(text, buf, n - 1 < INT_MAX ? (int)(n - 1) : INT_MAX);
+        buf[got > 0 ? got : 0] = '\0';
+    }
+    BIO_free(text);
+    ERR_clear_error();
+    return buf;
 }
 
 const char *tls_conn_alpn(const struct tls_conn *t)

@@ -54,13 +54,13 @@ BAD = {
     "tabs": ("    type: http", "\ttype: http", None, None, []),
     "empty_value": ("endpoint: http://127.0.0.1:9", "endpoint:", 7, None, []),
     "disk_is_for_later": ("64MiB}", "64MiB, disk: [{path: /x, size: 1GiB}]}", 3, None, ["not supported yet"]),
-    "http2_is_for_later": ("type: http", "type: http\n    http2: auto", 7, None, ["not supported yet"]),
+    "http2_is_no_switch": ("type: http", "type: http\n    http2: on", 7, None, ["auto | off | prior-knowledge"]),
     "hedge_is_for_later": ("type: http", "type: http\n    fetch: {hedge: 100ms}", 7, None, ["not supported yet"]),
     "auto_window_is_for_later": ("type: http", "type: http\n    fetch: {max_in_flight: auto}", 7, None,
                                  ["not supported yet"]),
     "sigv4_is_for_later": ("cache: main", "cache: main, auth: sigv4", 11, None, ["not supported yet"]),
-    "tls_listener_is_for_later": ('"127.0.0.1:18080"', '{address: "127.0.0.1:18080", tls: {certificate: c, key: k}}',
-                                  9, None, ["not supported yet"]),
+    "tls_listener_without_certificate": ('"127.0.0.1:18080"', '{address: "127.0.0.1:18080", tls: {verify: off}}',
+                                         9, None, ["certificate: missing"]),
 }
 
 

@@ -10,6 +10,7 @@ struct directive_case {
 };
 #define S3_TYPE "type: s3\nendpoint: http://h\n"
 #define HTTP_TYPE "type: http\nendpoint: http://h\n"
+#define SERVER_REST "listen: [\":1\"]\nroutes: [{path: /, handler: h}]\n"
 #define STATIC_REST "source: static\naccess_key: a\n"
 #define TIMES "1ms ; 1d ; 1h30m ; 86400s", "0 ; 1ns ; 86401s ; 10 ; soon ; -1s ; 1d1d"
 
@@ -55,7 +56,7 @@ static const struct directive_case cases[] = {
     {"origin", "credentials.session_token", STATIC_REST "secret_key: b\n", S3_TYPE, "t", "\"\""},
     {"origin", "credentials.profile", "", S3_TYPE, "p", "\"\""},
     {"origin", "credentials.file", "", S3_TYPE, "/f", "\"\""},
-    {"origin", "http2", "", S3_TYPE, "off", "auto ; prior-knowledge ; on"},
+    {"origin", "http2", "", S3_TYPE, "auto ; off ; prior-knowledge", "on ; h2"},
     {"origin", "connections.max", "", S3_TYPE, "1 ; 65535", "0 ; 65536"},
     {"origin", "connections.idle_timeout", "", S3_TYPE, TIMES},
     {"origin", "timeouts.connect", "", S3_TYPE, TIMES},
@@ -79,10 +80,49 @@ static const struct directive_case cases[] = {
     {"server", "timeouts.head", "", "listen: [\":1\"]\nroutes: [{path: /, handler: h}]\n", TIMES},
     {"server", "timeouts.body", "", "listen: [\":1\"]\nroutes: [{path: /, handler: h}]\n", TIMES},
     {"server", "timeouts.send", "", "listen: [\":1\"]\nroutes: [{path: /, handler: h}]\n", TIMES},
+    {"server", "timeouts.handshake", "", SERVER_REST, TIMES},
+    {"server", "http2.enabled", "", SERVER_REST, "true ; off", "maybe ; 1"},
+    {"server", "http2.max_streams", "", SERVER_REST, "1 ; 65536", "0 ; 65537"},
+    {"server", "http2.max_frame_size", "", SERVER_REST, "16KiB ; 16777215", "16383 ; 16MiB"},
+    {"server", "http2.header_table_size", "", SERVER_REST, "0 ; 1MiB", "1048577 ; x"},
+    {"server", "http2.stream_window", "", SERVER_REST, "65535 ; 2147483647", "65534 ; 2GiB"},
+    {"server", "http2.connection_window", "", SERVER_REST, "65535 ; 2147483647", "65534 ; 2GiB"},
+    {"server", "http2.max_queued_frames", "", SERVER_REST, "16 ; 1000000", "15 ; 1000001"},
+    {"server", "http2.send_min", "", SERVER_REST, "0 ; 1GiB", "1025MiB ; x"},
+    {"server", "http2.header_block_size", "", SERVER_REST, "1KiB ; 16MiB", "1023 ; 17MiB"},
+    {"server", "http2.continuations", "", SERVER_REST, "0 ; 10000", "10001 ; -1"},
+    {"server", "http2.reset_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.reset_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.continuation_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.continuation_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.settings_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.settings_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.ping_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.ping_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.priority_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.priority_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.window_update_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.window_update_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.empty_data_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.empty_data_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.large_head_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
+    {"server", "http2.large_head_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
     {"server", "routes", "", "listen: [\":1\"]\n", "[{path: /, handler: h}]", "[] ; {} ; x"},
     {"listen", "address", "", "", "\"127.0.0.1:8080\" ; \"[::1]:1\" ; \"*:65535\" ; \":80\"",
      "localhost:1 ; 127.0.0.1 ; \"127.0.0.1:65536\" ; \"127.0.0.1:x\" ; \"::1:80\" ; \"unix:/x\""},
-    {"listen", "tls", "", "address: \":1\"\n", "", "{certificate: c, key: k} ; off"},
+    {"listen", "tls", "", "address: \":1\"\n", "{certificate: c, key: k} ; {certificates: [c]}", "off ; [c] ; c"},
+    {"tls", "certificate", "", "", "c.pem ; /etc/ü.pem", "\"\""},
+    {"tls", "key", "", "certificate: c.pem\n", "k.pem", "\"\" ; [k]"},
+    {"tls", "certificates", "", "", "[{certificate: c}] ; [c] ; [{certificate: c, key: k}, {certificate: d, key: e}]", "[] ; {} ; c"},
+    {"tls", "client_ca", "", "certificate: c.pem\nverify: required\n", "ca.pem", "\"\""},
+    {"tls", "verify", "", "certificate: c.pem\n", "off", "on ; true"},
+    {"tls", "min_version", "", "certificate: c.pem\n", "1.2 ; 1.3", "1.1 ; 2"},
+    {"tls", "ciphers", "", "certificate: c.pem\n", "ECDHE-RSA-AES256-GCM-SHA384:@STRENGTH", "\"\""},
+    {"tls", "ciphersuites", "", "certificate: c.pem\n", "TLS_AES_256_GCM_SHA384", "\"\""},
+    {"tls", "ticket_rotation", "", "certificate: c.pem\n", "0 ; 1h ; 7d", "8d ; 5"},
+    {"tls", "alpn", "", "certificate: c.pem\n", "[h2] ; [http/1.1, h2] ; [h2, http/1.1]", "[] ; h2 ; [h2, http/1.1, h2]"},
+    {"certificate", "certificate", "", "", "c", "\"\" ; [a]"},
+    {"certificate", "key", "", "certificate: c\n", "k", "\"\""},
     {"route", "path", "", "handler: h\n", "/ ; /a/b ; /%20", "a ; \"/a b\" ; /a?b ; \"/a#b\" ; \"/ü\""},
     {"route", "hosts", "", "path: /\nhandler: h\n", "[a] ; [A.example.com, \"*.b\", \"[::1]\"]", "[] ; a"},
     {"route", "handler", "", "path: /\n", "admin", "a b ; \"\""},
@@ -116,6 +156,11 @@ static const char *intro_of(const char *scope, unsigned *indent)
         {"origin", "origins:\n  o:\n", 4},
         {"server", "origins: {o: {type: file, root: /}}\nservers:\n  -\n", 4},
         {"listen", "servers:\n  - routes: [{path: /, handler: h}]\n    listen:\n      -\n", 8},
+        {"tls", "servers:\n  - routes: [{path: /, handler: h}]\n    listen:\n      - address: \":1\"\n        tls:\n", 10},
+        {"certificate",
+         "servers:\n  - routes: [{path: /, handler: h}]\n    listen:\n      - address: \":1\"\n        tls:\n"
+         "          certificates:\n            -\n",
+         14},
         {"route",
          "origins: {o: {type: file, root: /}}\ncaches: {c: {}}\nservers:\n  - listen: [\":1\"]\n    routes:\n      -\n",
          8},
@@ -281,6 +326,24 @@ static void test_defaults(void **state)
     assert_int_equal(s->head_ms, 15000);
     assert_int_equal(s->body_ms, 60000);
     assert_int_equal(s->send_ms, 60000);
+    assert_int_equal(s->handshake_ms, 10000);
+    assert_int_equal(o->http2, HTTP2_AUTO);
+    assert_null(s->listens[0].tls);
+    assert_true(s->http2.enabled);
+    assert_int_equal(s->http2.max_streams, 256);
+    assert_int_equal(s->http2.max_frame_bytes, 16 << 10);
+    assert_int_equal(s->http2.header_table_bytes, 4 << 10);
+    assert_int_equal(s->http2.stream_window_bytes, 2 << 20);
+    assert_int_equal(s->http2.connection_window_bytes, 16 << 20);
+    assert_int_equal(s->http2.max_queued_frames, 1000);
+    assert_int_equal(s->http2.send_min_bytes, 1 << 10);
+    assert_int_equal(s->http2.header_block_bytes, 64 << 10);
+    assert_int_equal(s->http2.continuations, 8);
+#define X(name, what, burst_, rate_)                                       \
+    assert_int_equal(s->http2.floods[H2_FLOOD_##name].burst, burst_); \
+    assert_int_equal(s->http2.floods[H2_FLOOD_##name].per_second, rate_);
+    H2_FLOOD_TABLE(X)
+#undef X
     assert_int_equal(s->routes[0].origin, 0);
     assert_int_equal(s->routes[0].cache, -1);
     assert_null(s->routes[0].handler);
@@ -301,8 +364,13 @@ static const char everything[] =
     "99}\n"
     "  small: {memory: 16MiB}\n"
     "servers:\n"
-    "  - listen: [\"127.0.0.1:8080\", {address: \"[::1]:8081\"}]\n"
-    "    timeouts: {idle: 1s, head: 2s, body: 3s, send: 4s}\n"
+    "  - listen: [\"127.0.0.1:8080\", {address: \"[::1]:8081\", tls: {certificate: a.pem, key: a.key, certificates: [b.pem, "
+    "{certificate: c.pem, key: c.key}], client_ca: ca.pem, verify: optional, min_version: 1.3, ciphersuites: "
+    "TLS_AES_128_GCM_SHA256, ticket_rotation: 1h, alpn: [http/1.1]}}]\n"
+    "    timeouts: {idle: 1s, head: 2s, body: 3s, send: 4s, handshake: 5s}\n"
+    "    http2: {enabled: off, max_streams: 7, max_frame_size: 32KiB, header_table_size: 0, stream_window: 64KiB,\n"
+    "            connection_window: 128KiB, max_queued_frames: 99, send_min: 2KiB, header_block_size: 9KiB, continuations: 3,\n"
+    "            reset_burst: 11, reset_rate: 12, empty_data_burst: 13, empty_data_rate: 14}\n"
     "    routes:\n"
     "      - {path: /_s3dlio/, handler: admin, allow: [127.0.0.0/8, \"::1\"], deny: [127.0.0.2]}\n"
     "      - {path: /, origin: s3, cache: big, hosts: [\"*.Example.com\", x], base_domains: [S3.example.com],\n"
@@ -318,7 +386,7 @@ static const char everything[] =
     "    addressing: virtual\n"
     "    credentials: {source: static, access_key: AKIDEXAMPLE, secret_key: \"wJalr/K7MDENG+b\", session_token: "
     "TOKEN==}\n"
-    "    http2: off\n"
+    "    http2: prior-knowledge\n"
     "    connections: {max: 7, idle_timeout: 1m}\n"
     "    timeouts: {connect: 1ms, tls: 2ms, first_byte: 3ms, stall: 4ms, operation: 5ms}\n"
     "    retry: {attempts: 1, base: 2ms, cap: 3ms}\n"
@@ -362,7 +430,40 @@ static void test_everything_is_read(void **state)
     assert_int_equal(s->listens[1].address.ss.ss_family, AF_INET6);
     assert_int_equal(s->nroutes, 3);
     assert_string_equal(s->routes[0].handler, "admin");
-    assert_int_equal(s->routes[0].handler_line, 14);
+    const struct listen_tls_conf *t = s->listens[1].tls;
+    assert_null(s->listens[0].tls);
+    assert_int_equal(s->listens[1].ntls, 1);
+    assert_string_equal(t->certificate, "a.pem");
+    assert_string_equal(t->key, "a.key");
+    assert_int_equal(t->ncertificates, 2);
+    assert_string_equal(t->certificates[0].certificate, "b.pem");
+    assert_null(t->certificates[0].key);
+    assert_string_equal(t->certificates[1].key, "c.key");
+    assert_string_equal(t->client_ca, "ca.pem");
+    assert_int_equal(t->verify, TLS_VERIFY_OPTIONAL);
+    assert_true(t->tls13_only);
+    assert_null(t->ciphers);
+    assert_string_equal(t->ciphersuites, "TLS_AES_128_GCM_SHA256");
+    assert_int_equal(t->ticket_rotation_ms, 3600000);
+    assert_int_equal(t->nalpn, 1);
+    assert_int_equal(t->alpn[0], PROTOCOL_HTTP11);
+    assert_int_equal(s->handshake_ms, 5000);
+    assert_false(s->http2.enabled);
+    assert_int_equal(s->http2.max_streams, 7);
+    assert_int_equal(s->http2.max_frame_bytes, 32 << 10);
+    assert_int_equal(s->http2.header_table_bytes, 0);
+    assert_int_equal(s->http2.stream_window_bytes, 64 << 10);
+    assert_int_equal(s->http2.connection_window_bytes, 128 << 10);
+    assert_int_equal(s->http2.max_queued_frames, 99);
+    assert_int_equal(s->http2.send_min_bytes, 2 << 10);
+    assert_int_equal(s->http2.header_block_bytes, 9 << 10);
+    assert_int_equal(s->http2.continuations, 3);
+    assert_int_equal(s->http2.floods[H2_FLOOD_RESET].burst, 11);
+    assert_int_equal(s->http2.floods[H2_FLOOD_RESET].per_second, 12);
+    assert_int_equal(s->http2.floods[H2_FLOOD_EMPTY].burst, 13);
+    assert_int_equal(s->http2.floods[H2_FLOOD_EMPTY].per_second, 14);
+    assert_int_equal(o->http2, HTTP2_PRIOR_KNOWLEDGE);
+    assert_int_equal(s->routes[0].handler_line, 17);
     assert_int_equal(s->routes[0].handler_column, 36);
     assert_int_equal(s->routes[0].origin, -1);
     assert_int_equal(s->routes[0].nallow, 2);
@@ -502,7 +603,8 @@ static void table_is_sound(void *arg, const struct scope *s, const char *path)
         assert_true(row->help && *row->help);
         assert_ptr_equal(scope_row(s, row->name), row);
         assert_null(strchr(row_key(row).p, '.'));
-        assert_int_equal(row->shape == ROW_ITEMS || row->shape == ROW_NAMED, row->child != NULL);
+        bool has_child = row->shape == ROW_ITEMS || row->shape == ROW_NAMED || row->shape == ROW_CHILD;
+        assert_int_equal(has_child, row->child != NULL);
         if (row->only) assert_non_null(s->kind);
         if (row->child) assert_int_equal(row->child->named, row->shape == ROW_NAMED);
         struct str group = row_group(row);

@@ -80,10 +80,7 @@ static void test_not_supported_yet(void **state)
 #define O(rest) "origins:\n  o:\n    type: s3\n    endpoint: http://h\n    " rest "\n" SERVER
     refuse_with("caches:\n  c:\n    disk: [{path: x, size: 1GiB}]\n" MINIMAL,
                 "3:11: caches.c.disk: not supported yet, expected it to be left out");
-    refuse_with(O("http2: auto"), "5:12: origins.o.http2: 'auto' is not supported yet, expected off");
-    refuse_with(O("http2: prior-knowledge"),
-                "5:12: origins.o.http2: 'prior-knowledge' is not supported yet, expected off");
-    refuse_with(O("http2: on"), "5:12: origins.o.http2: 'on' is not known, expected off");
+    refuse_with(O("http2: on"), "5:12: origins.o.http2: 'on' is not known, expected auto | off | prior-knowledge");
     static const char *const sources[] = {"container", "web_identity", "imds"};
     for (int i = 0; i < 3; i++) {
         char text[512], line[256];
@@ -98,8 +95,6 @@ static void test_not_supported_yet(void **state)
         O("fetch: {max_in_flight: auto}"),
         "5:28: origins.o.fetch.max_in_flight: 'auto' is not supported yet, expected a whole number, within 1..1024");
     refuse_with(O("fetch: {hedge: 30ms}"), "5:20: origins.o.fetch.hedge: '30ms' is not supported yet, expected off");
-    refuse_with("servers: [{listen: [{address: \":1\", tls: {certificate: c}}], routes: [{path: /, handler: h}]}]\n",
-                "1:42: servers[0].listen[0].tls: not supported yet, expected it to be left out");
 #define R(rest) ORIGIN "servers:\n- listen: [\":1\"]\n  routes: [{path: /, origin: o, " rest "}]\n"
     refuse_with(R("auth: sigv4"), "4:39: servers[0].routes[0].auth: 'sigv4' is not supported yet, expected none");
     refuse_with(R("auth: transparent"),
@@ -109,6 +104,35 @@ static void test_not_supported_yet(void **state)
     refuse_with("servers: [{listen: [\"unix:/run/x\"], routes: [{path: /, handler: h}]}]\n",
                 "1:21: servers[0].listen[0].address: 'unix:/run/x' is not supported yet, expected an address such as "
                 "127.0.0.1:8080");
+}
+
+static void test_tls_of_a_listener(void **state)
+{
+    (void)state;
+#define T(rest) "servers:\n- routes: [{path: /, handler: h}]\n  listen:\n  - address: \":1\"\n    tls: {" rest "}\n"
+#define TLS "servers[0].listen[0].tls"
+    accept_it(T("certificate: c"));
+    accept_it(T("certificates: [{certificate: c}]"));
+    accept_it(T("certificate: c, verify: required, client_ca: d"));
+    refuse_with(T(""), "5:10: " TLS ".certificate: missing, expected a PEM file, or certificates");
+    refuse_at(T("key: k"), 5, 16, TLS ".key: without a certificate, expected certificate beside it");
+    refuse_with(T("certificates: [{key: k}]"),
+                "5:26: " TLS ".certificates[0].certificate: missing, expected text");
+    refuse_with(T("certificate: c, verify: optional"), "5:35: " TLS ".client_ca: missing, expected a PEM file with verify");
+    refuse_with(T("certificate: c, client_ca: d"),
+                "5:38: " TLS ".client_ca: has no effect here, expected only with verify optional or required");
+    refuse_with(T("certificate: c, min_version: 1.3, ciphers: ALL"),
+                "5:54: " TLS ".ciphers: has no effect with min_version 1.3, expected ciphersuites");
+    refuse_with(T("certificate: c, min_version: 1.1"),
+                "5:40: " TLS ".min_version: '1.1' is not known, expected 1.2 | 1.3");
+    refuse_with(T("certificate: c, alpn: [h2, h2]"), "5:33: " TLS ".alpn: the same twice, expected each once");
+    refuse_with(T("certificate: c, alpn: [h3]"), "5:34: " TLS ".alpn: 'h3' is not known, expected h2 | http/1.1");
+    refuse_with(T("certificat: c, certificate: c"), "5:11: unknown key 'certificat' in " TLS "; did you mean 'certificate'?");
+    refuse_with("servers:\n- http2: {enabled: false}\n  routes: [{path: /, handler: h}]\n"
+                "  listen: [{address: \":1\", tls: {certificate: c, alpn: [http/1.1, h2]}}]\n",
+                "4:56: " TLS ".alpn: h2 without http2.enabled, expected http/1.1 alone");
+    refuse_with("servers:\n- routes: [{path: /, handler: h}]\n  listen: [{address: \":1\", tls: [c]}]\n",
+                "3:33: " TLS ": a list, expected a map");
 }
 
 static void test_unknown_keys(void **state)
@@ -348,6 +372,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_variables),
         cmocka_unit_test(test_not_supported_yet),
+        cmocka_unit_test(test_tls_of_a_listener),
         cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_duplicates),
         cmocka_unit_test(test_references_and_missing),

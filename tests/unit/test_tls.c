@@ -430,7 +430,7 @@ static void bad_options_are_told(void **state)
 
 static struct tls_ctx *server_ctx(void)
 {
-    struct tls_ctx *ctx = ctx_new(TLS_server_method());
+    struct tls_ctx *ctx = tls_ctx_new(TLS_server_method());
     assert_non_null(ctx);
     assert_int_equal(SSL_CTX_use_certificate(ctx->ssl_ctx, leaf), 1);
     assert_int_equal(SSL_CTX_use_PrivateKey(ctx->ssl_ctx, leaf_key), 1);
