@@ -1,9 +1,9 @@
 /* h2_conn.h - private to h2_server.c, h2_stream.c, h2_respond.c and h2_request_body.c: one client connection and its
  * streams.
  *
- * As with HTTP/1.1, everything a connection does happens in conn_run (h2_server.c); what the handler calls only changes
- * state and asks for another round with h2_conn_kick. The handler's begin is called from inside the session's receiving,
- * end and the request bodies' notifications from conn_run only.
+ * As with HTTP/1.1, everything a connection does happens in conn_run (h2_server.c); what the handler calls only
+ * changes state and asks for another round with h2_conn_kick. The handler's begin is called from inside the session's
+ * receiving, end and the request bodies' notifications from conn_run only.
  *
  * A stream is in one of two lists:
  *   streams  the session knows it
@@ -94,6 +94,8 @@ struct h2_conn {
     enum h2_drain drain;
     bool readable, writable, closed_seen, peer_eof, tls;
     bool running, kicked, lingering, terminating, settings_seen, faulted;
+    bool all_out;          /* at the end of this round there was nothing left to write */
+    bool goaway_error;     /* a GOAWAY with an error has left the session, ours or its own */
     struct h2_fault fault; /* when faulted */
     enum err fail;         /* set: the connection is to be ended hard */
     void *early;           /* bytes that were read before we got the connection */

@@ -1,13 +1,13 @@
 /* h2_guard.h - looks at the frame headers a client sends before the HTTP/2 session sees them (RFC 9113).
  *
  * The session (nghttp2) forgets streams when they are closed and then ignores frames on them; the guard remembers the
- * client's half of the last H2_GUARD_STREAMS streams and finds what must not be ignored: frames on a half the client has
- * closed, HEADERS on streams it skipped, streams that depend on themselves. And it counts what a client can send for
- * next to nothing while it costs us something. Each kind has a bucket of `burst` tokens, refilled by `per_second`; some
- * kinds are also earned by work done, because an honest client sends them in proportion to it.
+ * client's half of the last H2_GUARD_STREAMS streams and finds what must not be ignored: frames on a half the client
+ * has closed, HEADERS on streams it skipped, streams that depend on themselves. And it counts what a client can send
+ * for next to nothing while it costs us something. Each kind has a bucket of `burst` tokens, refilled by
+ * `per_second`; some kinds are also earned by work done, because an honest client sends them in proportion to it.
  *
- * It needs no state of the session: a frame is judged by what the client sent before it. Bytes are only looked at, never
- * kept (but for nine bytes of header and five of payload), and never changed. */
+ * It needs no state of the session: a frame is judged by what the client sent before it. Bytes are only looked at,
+ * never kept (but for nine bytes of header and five of payload), and never changed. */
 #ifndef S3P_HTTP_H2_GUARD_H
 #define S3P_HTTP_H2_GUARD_H
 
@@ -15,10 +15,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* X(name, what, burst, per second) */
+/* X(name, what, burst, per second). RESET: RST_STREAM, and resets of ours that the client provoked. CONTINUATION: also
+ * bounded by `continuations` per header block. */
 #define H2_FLOOD_TABLE(X)                                                                                   \
-    X(RESET, "reset streams", 500, 25)          /* RST_STREAM; our resets that the client provoked. Earned: 1 per answer */ \
-    X(CONTINUATION, "CONTINUATION", 64, 16)     /* and `continuations` per header block */                  \
+    X(RESET, "reset streams", 500, 25)          /* earned: 1 per answer */                                  \
+    X(CONTINUATION, "CONTINUATION", 64, 16)                                                                 \
     X(SETTINGS, "SETTINGS", 32, 2)                                                                          \
     X(PING, "PING", 100, 20)                    /* earned: 1 per 16 KiB sent */                             \
     X(PRIORITY, "PRIORITY and unknown", 500, 50) /* earned: 4 per request */                                \
@@ -76,8 +77,8 @@ struct h2_guard {
 
 /* conf must outlive the guard. */
 void h2_guard_init(struct h2_guard *g, const struct h2_guard_conf *conf, uint64_t now_ms);
-/* Looks at the next n bytes. Returns n, or fewer with *fault filled: the session may see only these, then the connection
- * ends. */
+/* Looks at the next n bytes. Returns n, or fewer with *fault filled: the session may see only these, then the
+ * connection ends. */
 size_t h2_guard_scan(struct h2_guard *g, const uint8_t *p, size_t n, uint64_t now_ms, struct h2_fault *fault);
 /* One more of that kind, seen elsewhere. False: too many, *fault filled. */
 bool h2_guard_take(struct h2_guard *g, enum h2_flood kind, uint64_t now_ms, struct h2_fault *fault);

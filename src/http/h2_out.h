@@ -1,10 +1,10 @@
 /* h2_out.h - what an HTTP/2 connection has to write: bytes of our own (frame headers, HEADERS, small payloads) and
  * references to body chunks, in the order of the wire.
  *
- * It is filled only while it is empty, up to a batch, and then written until it is empty again: what has been put into
- * it cannot be overtaken by more urgent streams. The batch follows what the socket takes at once, so a slow client holds
- * few chunks. A chunk goes with the segment that uses its last byte and is released when that is written; as a stream's
- * bytes are written in order, all its earlier bytes are out by then. */
+ * It is filled only while it is empty, up to a batch, and then written until it is empty again: what has been put
+ * into it cannot be overtaken by more urgent streams. The batch follows what the socket takes at once, so a slow
+ * client holds few chunks. A chunk goes with the segment that uses its last byte and is released when that is
+ * written; as a stream's bytes are written in order, all its earlier bytes are out by then. */
 #ifndef S3P_HTTP_H2_OUT_H
 #define S3P_HTTP_H2_OUT_H
 

@@ -1,5 +1,5 @@
-/* h2_server.c - HTTP/2 client connections: reading and writing, time limits, the end of connections. See h2_conn.h for
- * the rule that all work happens in conn_run.
+/* h2_server.c - HTTP/2 client connections: reading and writing, time limits, the end of connections. See h2_conn.h
+ * for the rule that all work happens in conn_run.
  *
  * A round: read and hand to the guard and the session (which calls the handler), tell waiting request bodies, resume
  * responses that were notified, then gather what the session has to send into the out queue and write it, until the
@@ -8,8 +8,9 @@
  * A client that does not read is not read either once too many frames of ours wait for it, so that what it provokes
  * cannot pile up. Everything else it can make us hold is bounded by max_streams, the windows, and the out queue.
  *
- * Leaving. An error ends in a GOAWAY that says so; then, as with any connection that we close while the client may still
- * be sending, our side is shut down and the client read for a while, else a reset could destroy our last words. */
+ * Leaving. An error ends in a GOAWAY that says so; then, as with any connection that we close while the client may
+ * still be sending, our side is shut down and the client read for a while, else a reset could destroy our last words.
+ * A client that ends its side has left: it could not even open a window any more. */
 #include "http/h2_server.h"
 
 #include <poll.h>
@@ -280,10 +281,10 @@ static void conn_input(struct h2_conn *c)
 
 /* ---- writing */
 
-/* True: there is something to write. */
+/* True: there is something to write. Not asked: nghttp2_session_want_write, which would not send a GOAWAY after another
+ * once there are no streams. */
 static bool conn_gather(struct h2_conn *c)
 {
-    if (!nghttp2_session_want_write(c->session)) return false;
     if (!out_get(c)) {
         h2_conn_fail(c, ERR_NOMEM);
         return false;
@@ -332,9 +333,11 @@ static void conn_flush(struct h2_conn *c)
 
 static void conn_output(struct h2_conn *c)
 {
+    c->all_out = false;
     while (c->writable && !c->fail) {
-        if (!c->out || !c->out->pending) {
-            if (!conn_gather(c)) break;
+        if ((!c->out || !c->out->pending) && !conn_gather(c)) {
+            c->all_out = true;
+            break;
         }
         if (c->fail) return;
         if (c->budget == 0) {
@@ -389,8 +392,9 @@ static void timers_update(struct h2_conn *c)
 
 static bool conn_is_over(const struct h2_conn *c)
 {
-    if (c->out && c->out->pending) return false;
-    if (nghttp2_session_want_write(c->session) || nghttp2_session_want_read(c->session)) return false;
+    if (!c->all_out || nghttp2_session_want_read(c->session)) return false;
+    /* After the first GOAWAY the library wants nothing more, but requests may be on their way. */
+    if (c->drain == H2_DRAIN_NOTICE && !c->terminating && !c->goaway_error) return false;
     return list_empty(&c->closed);
 }
 

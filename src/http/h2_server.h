@@ -1,9 +1,9 @@
 /* h2_server.h - HTTP/2 connections from clients (RFC 9113), TLS or cleartext with prior knowledge.
  *
- * nghttp2 keeps the protocol's state, h2_guard stands in front of it and counts. Every stream is an exchange. Bodies go
- * out without a copy: a DATA frame is a nine byte header in the out queue and references to the body's chunks, one write
- * takes many frames of many streams. Streams share the connection by bytes; where the client states priorities (RFC 9218)
- * they are followed. */
+ * nghttp2 keeps the protocol's state, h2_guard stands in front of it and counts. Every stream is an exchange. Bodies
+ * go out without a copy: a DATA frame is a nine byte header in the out queue and references to the body's chunks, one
+ * write takes many frames of many streams. Streams share the connection by bytes; where the client states priorities
+ * (RFC 9218) they are followed. */
 #ifndef S3P_HTTP_H2_SERVER_H
 #define S3P_HTTP_H2_SERVER_H
 
@@ -36,7 +36,7 @@ struct h2_server_conf {
     uint32_t header_table_bytes;      /* HPACK table of what clients send */
     uint32_t stream_window_bytes;     /* of a request body not yet consumed, per stream */
     uint32_t connection_window_bytes; /* and of all of a connection: bounds what it holds */
-    size_t max_queued_frames;         /* of our own that wait for a client that does not read: then it is not read either */
+    size_t max_queued_frames;         /* of ours waiting for a client that does not read: then it is not read either */
     /* A stream whose client grants less than this within send_timeout_ms is reset: zero and one byte windows. */
     uint64_t send_min_bytes;
     struct h2_guard_conf guard;
@@ -67,9 +67,9 @@ enum err h2_server_accept(struct h2_server *s, struct stream *st, const struct a
 /* For exchanges of this server. */
 void *h2_exchange_listener_data(const struct exchange *x);
 void *h2_exchange_server_arg(const struct exchange *x);
-/* Draining (RFC 9113 section 6.8): a GOAWAY that names no stream, a round trip or a second later the real one; streams in
- * flight end whole, then the connection closes. `drained` is called once none is left (at once if so). h2_server_kill
- * ends them all hard. */
+/* Draining (RFC 9113 section 6.8): a GOAWAY that names no stream, a round trip or a second later the real one;
+ * streams in flight end whole, then the connection closes. `drained` is called once none is left (at once if so).
+ * h2_server_kill ends them all hard. */
 void h2_server_drain(struct h2_server *s, void (*drained)(void *arg), void *arg);
 void h2_server_kill(struct h2_server *s);
 /* No connections left, and every chunk that was pulled from a request body released. */

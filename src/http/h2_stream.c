@@ -452,7 +452,8 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
         if (!s || !s->resetting) h2_conn_count(c, H2_FLOOD_RESET);
         return 0;
     case NGHTTP2_GOAWAY:
-        if (frame->goaway.error_code != NGHTTP2_NO_ERROR && frame->goaway.error_code != NGHTTP2_ENHANCE_YOUR_CALM)
+        if (frame->goaway.error_code != NGHTTP2_NO_ERROR) c->goaway_error = true;
+        if (c->goaway_error && frame->goaway.error_code != NGHTTP2_ENHANCE_YOUR_CALM)
             stat_add(&c->server->stats.protocol_errors, 1);
         return 0;
     default: return 0;

@@ -26,8 +26,8 @@ struct sniff {
     char bytes[SNIFF_BYTES];
 };
 
-/* A first line without a slash has no HTTP version in it: neither protocol, but an HTTP/2 preface gone wrong. Then there
- * is nobody to send an HTTP/1.1 error to (RFC 9113 section 3.4). */
+/* A first line without a slash has no HTTP version in it: neither protocol, but an HTTP/2 preface gone wrong. Then
+ * there is nobody to send an HTTP/1.1 error to (RFC 9113 section 3.4). */
 static bool is_no_http(const char *p, size_t n)
 {
     const char *end = memmem(p, n, "\r\n", 2);

@@ -1,7 +1,9 @@
-/* sniff.h - one cleartext port for HTTP/1.x and HTTP/2: the first bytes decide (RFC 9113 section 3.3, prior knowledge).
+/* sniff.h - one cleartext port for HTTP/1.x and HTTP/2: the first bytes decide (RFC 9113 section 3.3, prior
+ * knowledge).
  *
- * A connection waits here until it has sent something that is not, or the whole of, the HTTP/2 preface. What was read by
- * then goes to whoever gets the connection. `Upgrade: h2c` is HTTP/1.1 and stays it. What is neither protocol is closed. */
+ * A connection waits here until it has sent something that is not, or the whole of, the HTTP/2 preface. What was read
+ * by then goes to whoever gets the connection. `Upgrade: h2c` is HTTP/1.1 and stays it. What is neither protocol is
+ * closed. */
 #ifndef S3P_HTTP_SNIFF_H
 #define S3P_HTTP_SNIFF_H
 
@@ -24,8 +26,8 @@ struct sniff_conf {
     void *owner;
 };
 enum err sniffer_create(struct loop *l, sniffed_fn *fn, void *arg, struct sniffer **out);
-/* Takes over a connected stream; on ERR_NOMEM it stays with the caller. conf must stay as long as hold makes it. fn is not
- * called before the next turn of the loop. */
+/* Takes over a connected stream; on ERR_NOMEM it stays with the caller. conf must stay as long as hold makes it. fn
+ * is not called before the next turn of the loop. */
 enum err sniffer_add(struct sniffer *s, struct stream *st, const struct address *peer, const struct sniff_conf *conf,
                      void *tag);
 unsigned sniffer_waiting(const struct sniffer *s);
