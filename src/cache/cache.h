@@ -147,6 +147,10 @@ uint32_t slice_length(const struct slice *s);
 uint32_t slice_filled(const struct slice *s); /* acquire */
 const struct extent *slice_extent(const struct slice *s);
 unsigned slice_uses(const struct slice *s);   /* how often it was leased for use, saturating */
+/* Lending a slice's pages to sendfile: pages lent keep their slice, perhaps for long, so not all of the memory may be.
+ * False: send a copy. Each success is ended by slice_lend_end. */
+bool slice_lend(struct slice *s);
+void slice_lend_end(struct slice *s);
 void slice_mark_unproven(struct slice *s);    /* its pages may still be referred to: punch before reuse */
 /* The filler only: */
 void slice_progress(struct slice *s, uint32_t filled); /* raises filled, wakes; complete -> READY */

@@ -21,7 +21,7 @@ struct cache {
     struct memory *memory;
     struct evict *evict;
     uint64_t capacity, max_objects_per_shard;
-    _Atomic uint64_t filling_bytes, nslices;
+    _Atomic uint64_t filling_bytes, nslices, lent_bytes;
     struct shard shards[SHARDS];
 };
 struct object {

@@ -129,6 +129,19 @@ uint32_t slice_filled(const struct slice *s)
 }
 const struct extent *slice_extent(const struct slice *s) { return &s->extent; }
 unsigned slice_uses(const struct slice *s) { return atomic_load_explicit(&((struct slice *)s)->uses, memory_order_relaxed); }
+
+/* Counted in whole slices, whatever part of one is lent: too many rather than too few. */
+bool slice_lend(struct slice *s)
+{
+    struct cache *c = s->cache;
+    if (atomic_fetch_add_explicit(&c->lent_bytes, s->length, memory_order_relaxed) + s->length <= c->capacity / 4) return true;
+    atomic_fetch_sub_explicit(&c->lent_bytes, s->length, memory_order_relaxed);
+    return false;
+}
+void slice_lend_end(struct slice *s)
+{
+    atomic_fetch_sub_explicit(&s->cache->lent_bytes, s->length, memory_order_relaxed);
+}
 void slice_mark_unproven(struct slice *s) { atomic_store(&s->unproven, true); }
 
 /* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */

@@ -128,8 +128,15 @@ static enum err deliver_step(struct deliver *d)
 
 static void chunk_owner_release(void *owner, enum chunk_end how)
 {
+    (void)how;
+    slice_unref(owner);
+}
+
+static void chunk_lent_release(void *owner, enum chunk_end how)
+{
     struct slice *s = owner;
     if (how == CHUNK_UNPROVEN) slice_mark_unproven(s);
+    slice_lend_end(s);
     slice_unref(s);
 }
 
@@ -148,10 +155,12 @@ static unsigned deliver_chunks(struct deliver *d, struct chunk *out, unsigned ma
         if (in >= at + r->bytes) continue;
         uint32_t skip = in > at ? in - at : 0;
         size_t take = r->bytes - skip < len ? r->bytes - skip : len;
+        bool lent = hot && r->blocks && slice_lend(d->cur);
         out[n++] = (struct chunk){.data = memory_at(m, r) + skip, .len = take,
-                                  .fd = hot && r->blocks ? memory_fd(m) : -1,
-                                  .fd_off = r->blocks ? memory_offset(m, r) + skip : 0,
-                                  .owner = slice_ref(d->cur), .release = chunk_owner_release};
+                                  .fd = lent ? memory_fd(m) : -1,
+                                  .fd_off = lent ? memory_offset(m, r) + skip : 0,
+                                  .owner = slice_ref(d->cur),
+                                  .release = lent ? chunk_lent_release : chunk_owner_release};
         in += (uint32_t)take;
         len -= take;
         d->pos += take;
@@ -159,34 +168,30 @@ static unsigned deliver_chunks(struct deliver *d, struct chunk *out, unsigned ma
     return n;
 }
 
+/* Bytes of one slice at most: what a slow reader holds is then no more than that. */
 static enum err deliver_pull(struct body *b, struct chunk *out, unsigned max, size_t max_bytes, unsigned *n)
 {
     struct deliver *d = container_of(b, struct deliver, body);
     uint32_t ss = object_slice_bytes(d->object);
-    size_t given = 0;
 
-    while (*n < max && given < max_bytes && d->pos <= d->last) {
-        enum err e = d->failed != ERR_OK ? d->failed : deliver_step(d);
-        if (e == ERR_AGAIN) return *n ? ERR_OK : ERR_AGAIN;
-        if (e != ERR_OK) {
-            d->failed = e;
-            d->request->error = e;
-            return *n ? ERR_OK : e;
-        }
-        uint64_t start = d->pos;
-        uint32_t in = (uint32_t)(d->pos % ss);
-        uint64_t len = slice_filled(d->cur) - in;
-        if (len > d->last - d->pos + 1) len = d->last - d->pos + 1;
-        if (len > max_bytes - given) len = max_bytes - given;
-        *n += deliver_chunks(d, out + *n, max - *n, (size_t)len);
-        given += (size_t)(d->pos - start);
-        object_reader_at(d->object, d->pos);
-        if (d->pos % ss == 0 || d->pos > d->last) {
-            deliver_release_slice(d);
-            if (!d->all_present && d->pos <= d->last) deliver_fetch(d, d->pos);
-        }
+    if (d->pos > d->last) return ERR_END;
+    enum err e = d->failed != ERR_OK ? d->failed : deliver_step(d);
+    if (e == ERR_AGAIN) return e;
+    if (e != ERR_OK) {
+        d->failed = d->request->error = e;
+        return e;
     }
-    return *n ? ERR_OK : ERR_END;
+    uint64_t len = slice_filled(d->cur) - (uint32_t)(d->pos % ss);
+    if (len > d->last - d->pos + 1) len = d->last - d->pos + 1;
+    if (len > max_bytes) len = max_bytes;
+    *n = deliver_chunks(d, out, max, (size_t)len);
+    d->lost = 0;
+    object_reader_at(d->object, d->pos);
+    if (d->pos % ss == 0 || d->pos > d->last) {
+        deliver_release_slice(d);
+        if (!d->all_present && d->pos <= d->last) deliver_fetch(d, d->pos);
+    }
+    return ERR_OK;
 }
 
 static void deliver_close(struct body *b) { (void)b; }

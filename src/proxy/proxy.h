@@ -95,6 +95,8 @@ struct listener_ref {
     struct worker *worker;
     const struct server_conf *server;
     const struct h1_server_conf *h1;
+    bool over_limit; /* accepted only to be told so */
+    struct listener_ref *over; /* the same listener for such connections */
 };
 
 /* ---- what it takes to ask the origin for bytes of an object again: shared by a request and the parts it caused; one

@@ -392,7 +392,8 @@ static void request_begin(struct exchange *x)
     stat_add(&s->in_flight, 1);
     stat_add(&s->methods[x->req.method], 1);
     struct proxy *p = r->worker->proxy;
-    if (!proxy_account(p, REQUEST_COST) || atomic_load(&p->connections) > r->conf->max_connections) {
+    const struct listener_ref *ref = h1_exchange_listener_data(x);
+    if (ref->over_limit || !proxy_account(p, REQUEST_COST)) {
         stat_add(&s->shed, 1);
         x->close_after = true;
         request_fail(r, ERR_OVERLOAD);

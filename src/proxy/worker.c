@@ -4,6 +4,7 @@
  * and an exit code; only then threads run. Draining: listeners close, connections end after their response, then parts
  * and discoveries that nobody waits for are cancelled, origin workers close, and the loop stops when nothing is left. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -62,10 +63,12 @@ static void worker_accepted(void *arg, int fd, const struct address *peer)
     struct worker *w = ref->worker;
     struct stream *st;
 
-    if (atomic_load(&w->proxy->connections) >= w->proxy->conf->max_connections + REFUSE_SLACK) {
+    uint64_t open = atomic_load(&w->proxy->connections), most = w->proxy->conf->max_connections;
+    if (open >= most + REFUSE_SLACK) {
         worker_refuse(w, fd);
         return;
     }
+    if (open >= most) ref = ref->over;
     if (stream_create(w->loop, fd, NULL, NULL, &st) != ERR_OK) {
         close(fd);
         return;
@@ -142,6 +145,20 @@ static struct h1_server_conf h1_conf_of(struct proxy *p, const struct server_con
     };
 }
 
+/* SO_REUSEPORT would let a second proxy of the same user share our port unnoticed: ask without it first. */
+static bool port_is_free(const struct address *a)
+{
+    int on = 1, fd = socket(a->ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return false;
+    bool ok = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+              (a->ss.ss_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) == 0) &&
+              bind(fd, (const struct sockaddr *)&a->ss, a->len) == 0;
+    int why = errno;
+    close(fd);
+    errno = why;
+    return ok;
+}
+
 /* One socket per listen address and worker (SO_REUSEPORT). */
 static enum err worker_listen(struct worker *w, char *msg, size_t n)
 {
@@ -151,18 +168,21 @@ static enum err worker_listen(struct worker *w, char *msg, size_t n)
     for (unsigned i = 0; i < c->nservers; i++) total += c->servers[i].nlistens;
     w->listeners = calloc(total + 1, sizeof *w->listeners);
     w->listen_fds = calloc(total + 1, sizeof *w->listen_fds);
-    w->listener_refs = calloc(total + 1, sizeof *w->listener_refs);
+    w->listener_refs = calloc(2 * total + 1, sizeof *w->listener_refs);
     w->server_confs = calloc(c->nservers + 1, sizeof *w->server_confs);
     if (!w->listeners || !w->listen_fds || !w->listener_refs || !w->server_confs) return ERR_NOMEM;
     for (unsigned i = 0; i < c->nservers; i++) {
         w->server_confs[i] = h1_conf_of(w->proxy, &c->servers[i]);
         for (unsigned k = 0; k < c->servers[i].nlistens; k++, at++) {
             const struct listen_conf *l = &c->servers[i].listens[k];
-            if (listen_open(&l->address, BACKLOG, &w->listen_fds[at]) != ERR_OK) {
+            if ((w->index == 0 && !port_is_free(&l->address)) ||
+                listen_open(&l->address, BACKLOG, &w->listen_fds[at]) != ERR_OK) {
                 snprintf(msg, n, "cannot listen on %s: %s", l->text, strerror(errno));
                 return ERR_IO;
             }
-            w->listener_refs[at] = (struct listener_ref){w, &c->servers[i], &w->server_confs[i]};
+            struct listener_ref *over = &w->listener_refs[total + at];
+            *over = (struct listener_ref){w, &c->servers[i], &w->server_confs[i], true, NULL};
+            w->listener_refs[at] = (struct listener_ref){w, &c->servers[i], &w->server_confs[i], false, over};
             w->nlisteners = at + 1;
         }
     }
