@@ -13,7 +13,7 @@
  *
  *   slice        | in the table | in the policy        | memory
  *   FILLING      | yes          | no                   | its filler holds a lease
- *   READY        | yes          | yes                  | evictable when only the table refers to it
+ *   READY        | yes          | unless awaited       | evictable when only the table refers to it
  *   DEAD         | no           | no                   | freed with the last lease
  *
  * Lock order: shard -> policy (evict.h) -> memory. The policy calls back with its mutex held and therefore only tries the
@@ -98,7 +98,7 @@ const struct memory *object_memory(const struct object *o);
  * through) stays out of it: only those who already hold it see it. The caller becomes the filler of up to *n slices from
  * first on, before anybody else can see the object: leases in out, how many in *n. ERR_NOMEM: table could not be made,
  * still NEW. */
-enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsigned *n, struct slice **out);
+enum err object_publish(struct object *o, struct meta *m, uint64_t first, bool awaited, unsigned *n, struct slice **out);
 /* NEW -> DEAD, out of the index. failure (may be NULL) is handed to whoever asks with object_failure. */
 void object_fail(struct object *o, struct meta *failure);
 struct meta *object_failure(struct object *o); /* a reference, or NULL */
@@ -135,8 +135,13 @@ struct slice;
 /* A lease on what is at that index, or NULL: nobody has or fills it. Counts a use when `use`. */
 struct slice *object_lease(struct object *o, uint64_t index, bool use);
 /* The caller becomes the one filler and gets a lease. ERR_AGAIN: somebody has or fills it; ERR_NOMEM: no memory now
- * (essential: the bytes a reader is waiting for; others are refused earlier, so that read-ahead cannot starve readers). */
-enum err object_claim(struct object *o, uint64_t index, bool essential, struct slice **out);
+ * (essential: the bytes a reader is waiting for; others are refused earlier, so that read-ahead cannot starve readers).
+ * awaited: a reader will come to it - until slice_settle it is not evicted even when it is READY. What is filling or
+ * awaited is the cache's reserved memory: at most half of it for read-ahead. */
+enum err object_claim(struct object *o, uint64_t index, bool essential, bool awaited, struct slice **out);
+/* A reader has passed it, or those of [first, last] will not be come to: from now on they may be evicted. */
+void slice_settle(struct slice *s);
+void object_settle(struct object *o, uint64_t first, uint64_t last);
 /* How many of [first, last] are READY / absent. */
 void object_count(struct object *o, uint64_t first, uint64_t last, uint64_t *ready, uint64_t *absent);
 struct slice *slice_ref(struct slice *s);
@@ -165,7 +170,7 @@ enum purge_kind { PURGE_BASE, PURGE_PREFIX, PURGE_ALL };
 /* Drops objects whose base equals / starts with `base`; returns how many. Never blocks long: shard by shard. */
 uint64_t cache_purge(struct cache *c, enum purge_kind kind, struct str base);
 struct cache_stats {
-    uint64_t used, capacity, slices, objects, evictions, rejected, filling_bytes, punched;
+    uint64_t used, capacity, slices, objects, evictions, rejected, reserved_bytes, punched; /* reserved: filling or awaited */
 };
 void cache_get_stats(struct cache *c, struct cache_stats *out);
 

@@ -238,7 +238,7 @@ enum err object_create_successor(struct object *old, struct object **out)
     return ERR_OK;
 }
 
-enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsigned *n, struct slice **out)
+enum err object_publish(struct object *o, struct meta *m, uint64_t first, bool awaited, unsigned *n, struct slice **out)
 {
     CHECK_OBJ(o, OBJECT_MAGIC);
     CHECK(atomic_load(&o->state) == OBJECT_NEW);
@@ -253,7 +253,7 @@ enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsign
     }
     o->size = m->size;
     unsigned claimed = 0;
-    while (claimed < *n && first + claimed < nslices && (out[claimed] = slice_new(o, first + claimed, true)) != NULL) claimed++;
+    while (claimed < *n && first + claimed < nslices && (out[claimed] = slice_new(o, first + claimed, true, awaited)) != NULL) claimed++;
     *n = claimed;
     pthread_mutex_lock(&o->shard->lock);
     o->table = table;
@@ -362,7 +362,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *out)
     evict_get_stats(c->evict, &es);
     *out = (struct cache_stats){.used = ms.used, .capacity = ms.capacity, .slices = atomic_load(&c->nslices),
                                 .evictions = es.evictions, .rejected = es.rejected,
-                                .filling_bytes = atomic_load(&c->filling_bytes), .punched = ms.punched};
+                                .reserved_bytes = atomic_load(&c->reserved_bytes), .punched = ms.punched};
     for (unsigned i = 0; i < SHARDS; i++) {
         pthread_mutex_lock(&c->shards[i].lock);
         out->objects += c->shards[i].count;

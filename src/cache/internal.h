@@ -21,7 +21,7 @@ struct cache {
     struct memory *memory;
     struct evict *evict;
     uint64_t capacity, max_objects_per_shard;
-    _Atomic uint64_t filling_bytes, nslices, lent_bytes;
+    _Atomic uint64_t reserved_bytes, nslices, lent_bytes;
     struct shard shards[SHARDS];
 };
 struct object {
@@ -61,6 +61,7 @@ struct slice {
     _Atomic int state;
     _Atomic int error;
     _Atomic bool unproven;
+    _Atomic bool awaited; /* changes under the shard's lock: READY, but kept out of the policy for a reader to come */
     _Atomic uint8_t uses;
     /* shard lock: */
     bool linked, in_policy;
@@ -88,7 +89,7 @@ void waiters_wake_locked(struct list *l, bool all, uint32_t filled);
 
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out);
 /* A FILLING slice with one reference, the caller's, not in any table. NULL: no memory. o->size must be set. */
-struct slice *slice_new(struct object *o, uint64_t index, bool essential);
+struct slice *slice_new(struct object *o, uint64_t index, bool essential, bool awaited);
 void slice_link_locked(struct object *o, struct slice *s); /* into the table, which takes a reference */
 /* Shard lock held: out of its object's table and the policy; the table's reference goes to *dead for slice_free_list. */
 void slice_unlink_locked(struct slice *s, struct list *dead);

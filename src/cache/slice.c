@@ -69,7 +69,7 @@ static uint64_t slice_drop_sparse(struct cache *c)
 
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out)
 {
-    if (!essential && atomic_load(&c->filling_bytes) + bytes > c->capacity / 2) return ERR_NOMEM;
+    if (!essential && atomic_load(&c->reserved_bytes) + bytes > c->capacity / 2) return ERR_NOMEM;
     for (int tries = 0; tries < MAX_ALLOC_TRIES; tries++) {
         if (memory_alloc(c->memory, bytes, out) == ERR_OK) return ERR_OK;
         if (slice_drop_sparse(c) > 0) continue;
@@ -82,6 +82,44 @@ enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct ext
     return memory_alloc(c->memory, bytes, out);
 }
 
+/* Read-ahead that its reader has come to, or will not come to: it stays no longer than the policy wants. */
+static void slice_unreserve_locked(struct slice *s)
+{
+    if (!atomic_load(&s->awaited)) return;
+    atomic_store(&s->awaited, false);
+    if (atomic_load(&s->state) == SLICE_READY) atomic_fetch_sub(&s->cache->reserved_bytes, s->length);
+}
+
+static void slice_to_policy_locked(struct slice *s)
+{
+    if (!s->linked || s->in_policy) return;
+    s->in_policy = true;
+    evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
+}
+
+static void slice_settle_locked(struct slice *s)
+{
+    if (!atomic_load(&s->awaited)) return;
+    slice_unreserve_locked(s);
+    if (atomic_load(&s->state) == SLICE_READY) slice_to_policy_locked(s);
+}
+
+void slice_settle(struct slice *s)
+{
+    if (!atomic_load_explicit(&s->awaited, memory_order_relaxed)) return;
+    pthread_mutex_lock(&s->shard->lock);
+    slice_settle_locked(s);
+    pthread_mutex_unlock(&s->shard->lock);
+}
+
+void object_settle(struct object *o, uint64_t first, uint64_t last)
+{
+    pthread_mutex_lock(&o->shard->lock);
+    for (uint64_t i = first; i <= last && i < o->nslices; i++)
+        if (o->table[i]) slice_settle_locked(o->table[i]);
+    pthread_mutex_unlock(&o->shard->lock);
+}
+
 void slice_unlink_locked(struct slice *s, struct list *dead)
 {
     CHECK_OBJ(s, SLICE_MAGIC);
@@ -91,6 +129,7 @@ void slice_unlink_locked(struct slice *s, struct list *dead)
         s->in_policy = false;
         evict_remove(s->cache->evict, &s->entry);
     }
+    slice_unreserve_locked(s);
     s->object->table[s->index] = NULL;
     s->object = NULL;
     list_push_back(dead, &s->free_link);
@@ -145,7 +184,7 @@ void slice_lend_end(struct slice *s)
 void slice_mark_unproven(struct slice *s) { atomic_store(&s->unproven, true); }
 
 /* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */
-struct slice *slice_new(struct object *o, uint64_t index, bool essential)
+struct slice *slice_new(struct object *o, uint64_t index, bool essential, bool awaited)
 {
     struct cache *c = o->cache;
     uint64_t from = index * c->slice_bytes;
@@ -165,17 +204,18 @@ struct slice *slice_new(struct object *o, uint64_t index, bool essential)
     s->hash = o->hash.hi ^ ((index + 1) * 0x9e3779b97f4a7c15ull);
     atomic_init(&s->refs, 1);
     atomic_init(&s->state, SLICE_FILLING);
+    atomic_init(&s->awaited, awaited);
     list_init(&s->waiters);
     list_init(&s->free_link);
     list_init(&s->entry.link);
     atomic_fetch_add(&c->nslices, 1);
-    atomic_fetch_add(&c->filling_bytes, length);
+    atomic_fetch_add(&c->reserved_bytes, length);
     evict_note(c->evict, s->hash);
     memory_set_owner(c->memory, &s->extent, s); /* from here on it may be pinned */
     return s;
 }
 
-enum err object_claim(struct object *o, uint64_t index, bool essential, struct slice **out)
+enum err object_claim(struct object *o, uint64_t index, bool essential, bool awaited, struct slice **out)
 {
     CHECK_OBJ(o, OBJECT_MAGIC);
     CHECK(atomic_load(&o->state) == OBJECT_READY && index < o->nslices);
@@ -185,7 +225,7 @@ enum err object_claim(struct object *o, uint64_t index, bool essential, struct s
     pthread_mutex_unlock(&o->shard->lock);
     if (taken) return ERR_AGAIN;
 
-    struct slice *s = slice_new(o, index, essential);
+    struct slice *s = slice_new(o, index, essential, awaited);
     if (!s) return ERR_NOMEM;
     pthread_mutex_lock(&o->shard->lock);
     taken = o->table[index] != NULL;
@@ -241,15 +281,16 @@ void object_count(struct object *o, uint64_t first, uint64_t last, uint64_t *rea
     pthread_mutex_unlock(&o->shard->lock);
 }
 
-/* The slice is whole: everyone wakes, and from now on the policy decides how long it stays. */
+/* The slice is whole: everyone wakes. What a reader still has to come to is kept for it; else the policy decides from now
+ * on how long it stays. */
 static void slice_complete(struct slice *s)
 {
-    atomic_fetch_sub(&s->cache->filling_bytes, s->length);
     pthread_mutex_lock(&s->shard->lock);
     atomic_store(&s->state, SLICE_READY);
-    if (s->linked) {
-        s->in_policy = true;
-        evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
+    if (!atomic_load(&s->awaited) || !s->linked) {
+        atomic_store(&s->awaited, false);
+        atomic_fetch_sub(&s->cache->reserved_bytes, s->length);
+        slice_to_policy_locked(s);
     }
     waiters_wake_locked(&s->waiters, true, 0);
     pthread_mutex_unlock(&s->shard->lock);
@@ -277,8 +318,9 @@ void slice_fail(struct slice *s, enum err why)
     CHECK_OBJ(s, SLICE_MAGIC);
     if (atomic_load(&s->state) != SLICE_FILLING) return;
     list_init(&dead);
-    atomic_fetch_sub(&s->cache->filling_bytes, s->length);
+    atomic_fetch_sub(&s->cache->reserved_bytes, s->length);
     pthread_mutex_lock(&s->shard->lock);
+    atomic_store(&s->awaited, false);
     atomic_store(&s->error, (int)why);
     atomic_store(&s->state, SLICE_DEAD);
     slice_unlink_locked(s, &dead);

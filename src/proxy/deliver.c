@@ -5,6 +5,7 @@
 
 #include "proxy/proxy.h"
 
+#define STALL_MS 2000
 #define MEMORY_RETRY_MS 20
 #define MEMORY_PATIENCE_MS 10000
 #define MAX_LOST_SLICES 64
@@ -18,6 +19,8 @@ struct deliver {
     struct slice *cur;
     struct waiter *waiter;
     struct timer timer; /* memory was short */
+    struct timer stall; /* looks whether the reader still reads */
+    uint64_t pos_at_stall;
     struct task task;   /* a part ended: look again */
     uint64_t short_since_ms;
     unsigned lost;
@@ -65,9 +68,31 @@ static void deliver_task(struct task *t)
 
 void deliver_part_ended(struct deliver *d) { task_schedule(&d->task); }
 
+/* What was read ahead for us and is not read yet. Of a sequential object that may be all up to its end. */
+static void deliver_settle_ahead(struct deliver *d)
+{
+    uint32_t ss = object_slice_bytes(d->object);
+    uint64_t end = object_sequential(d->object) ? object_size(d->object) : d->next;
+
+    if (!d->all_present && end > d->pos) object_settle(d->object, d->pos / ss, (end - 1) / ss);
+}
+
+/* A reader that stands still keeps only the slice it is in: what was read ahead for it may be evicted, and is asked for
+ * again should it go on. */
+static void deliver_stalled(struct timer *t)
+{
+    struct deliver *d = container_of(t, struct deliver, stall);
+
+    if (d->pos > d->last || d->all_present) return;
+    if (d->pos == d->pos_at_stall) deliver_settle_ahead(d);
+    d->pos_at_stall = d->pos;
+    timer_set(&d->stall, STALL_MS);
+}
+
 static void deliver_release_slice(struct deliver *d)
 {
     if (!d->cur) return;
+    slice_settle(d->cur);
     slice_forget(d->cur);
     slice_unref(d->cur);
     d->cur = NULL;
@@ -93,6 +118,7 @@ static enum err deliver_lease(struct deliver *d)
     d->cur = object_lease(d->object, index, true);
     if (d->cur) return ERR_OK;
     if (++d->lost > MAX_LOST_SLICES) return ERR_OVERLOAD;
+    if (d->all_present) timer_set(&d->stall, STALL_MS);
     d->all_present = false;
     d->next = index * ss;
     enum err e = deliver_fetch(d, index * ss);
@@ -216,6 +242,7 @@ enum err deliver_create(struct request *r, uint64_t first, uint64_t last, struct
     if (d->end > object_size(r->object)) d->end = object_size(r->object);
     d->body = (struct body){.ops = &deliver_ops, .length = (int64_t)(last - first + 1)};
     timer_init(&d->timer, r->worker->loop, deliver_timer);
+    timer_init(&d->stall, r->worker->loop, deliver_stalled);
     task_init(&d->task, r->worker->loop, deliver_task);
     object_reader_enter(d->object);
     object_reader_at(d->object, first);
@@ -223,7 +250,10 @@ enum err deliver_create(struct request *r, uint64_t first, uint64_t last, struct
     d->all_present = absent == 0;
     if (r->result == RESULT_NONE)
         r->result = ready == last / ss - first / ss + 1 ? RESULT_HIT : ready > 0 ? RESULT_PARTIAL : RESULT_MISS;
-    if (!d->all_present) deliver_fetch(d, d->next);
+    if (!d->all_present) {
+        timer_set(&d->stall, STALL_MS);
+        deliver_fetch(d, d->next);
+    }
     *out = d;
     return ERR_OK;
 }
@@ -244,7 +274,9 @@ void deliver_destroy(struct deliver *d)
 {
     waiter_destroy(d->waiter);
     timer_stop(&d->timer);
+    timer_stop(&d->stall);
     task_cancel(&d->task);
+    deliver_settle_ahead(d);
     if (d->cur) slice_unref(d->cur);
     object_reader_leave(d->object);
     object_unref(d->object);

@@ -189,7 +189,7 @@ static void discovery_publish(struct discovery *d, struct object *o, struct meta
 
     if (n > MAX_RUN) n = MAX_RUN;
     if (!d->by_head && ((d->whole && stream) || !validated)) object_set_sequential(o);
-    if (object_publish(o, m, start / ss, &n, slices) != ERR_OK) {
+    if (object_publish(o, m, start / ss, d->leader != NULL, &n, slices) != ERR_OK) {
         meta_unref(m);
         d->status = 0;
         discovery_give_up(d, ERR_NOMEM);

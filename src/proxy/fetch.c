@@ -128,7 +128,7 @@ static bool part_ready_slice(struct part *p)
     uint32_t ss = object_slice_bytes(p->object);
 
     if (*s || p->drop_slice) return true;
-    switch (object_claim(p->object, p->pos / ss, true, s)) {
+    switch (object_claim(p->object, p->pos / ss, true, object_has_readers(p->object), s)) {
     case ERR_OK: return true;
     case ERR_AGAIN: p->drop_slice = true; return true;
     default: return false;
@@ -417,7 +417,7 @@ static unsigned claim_run(struct object *o, uint64_t *index, uint64_t last, uint
 
     *why = ERR_OK;
     while (*index <= last && n < max) {
-        enum err e = object_claim(o, *index, *index == needed, &out[n]);
+        enum err e = object_claim(o, *index, *index == needed, true, &out[n]);
         if (e == ERR_OK) {
             n++;
         } else if (e == ERR_NOMEM) {
@@ -476,6 +476,7 @@ void fetch_leave(struct fetch *f)
         struct part *p = container_of(n, struct part, fetch_link);
         list_remove(&p->fetch_link);
         p->fetch = NULL;
+        object_settle(p->object, p->first_index, p->first_index + p->nslices - 1);
     }
     f->in_flight = 0;
 }

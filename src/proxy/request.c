@@ -444,7 +444,10 @@ static void request_end(struct exchange *x, enum err why)
     if (r->waiter) waiter_destroy(r->waiter);
     if (r->discovery) discovery_leader_left(r->discovery);
     fetch_leave(&r->fetch);
-    if (r->deliver) deliver_destroy(r->deliver);
+    if (r->deliver)
+        deliver_destroy(r->deliver);
+    else if (r->leader && r->object && object_state(r->object) == OBJECT_READY)
+        object_settle(r->object, 0, UINT64_MAX); /* its first part came, and it left before it could read */
     r->deliver = NULL;
     if (r->pass) pass_destroy(r->pass);
     request_count(r);

@@ -157,7 +157,7 @@ static json_t *json_caches(struct proxy *p)
         put(m, "objects", cs.objects);
         put(m, "evictions", cs.evictions);
         put(m, "rejected", cs.rejected);
-        put(m, "filling", cs.filling_bytes);
+        put(m, "reserved", cs.reserved_bytes);
         put(m, "punched", cs.punched);
         json_object_set_new(o, "memory", m);
         uint64_t hits = SUM(p, stat_get(&w->stats.per_cache_hits[i])), bytes = SUM(p, stat_get(&w->stats.per_cache_bytes[i]));
