@@ -36,13 +36,17 @@ struct object {
     struct list chain, lru;
     struct list waiters;
     struct meta *meta, *failure;
-    struct slice **table;
+    struct slice **table; /* sparse: its pages are only touched where slices are */
     uint64_t nslices;
-    bool validating, single_use;
+    struct list slices; /* those in the table */
+    bool validating, once;
+    bool single_use; /* set before anybody else sees it */
     struct object *replaces; /* a successor's predecessor, until published */
-    _Atomic bool indexed, sequential, has_filler;
+    uint64_t streams;        /* ever begun */
+    _Atomic uint64_t stream; /* the present one, 0 none */
+    _Atomic uint64_t stream_index, furthest;
+    _Atomic bool indexed, sequential;
     _Atomic unsigned readers;
-    _Atomic uint64_t furthest;
     _Atomic int state;
     uint64_t size; /* set before READY */
     uint64_t expires_ms; /* UNCACHEABLE */
@@ -57,18 +61,23 @@ struct slice {
     struct extent extent;
     uint64_t index, hash;
     uint32_t length;
+    bool single_use;
     _Atomic uint32_t filled;
     _Atomic int state;
     _Atomic int error;
     _Atomic bool unproven;
-    _Atomic bool awaited; /* changes under the shard's lock: READY, but kept out of the policy for a reader to come */
+    _Atomic uint8_t holds; /* HOLD_*: counted as reserved while there is one */
     _Atomic uint8_t uses;
     /* shard lock: */
     bool linked, in_policy;
+    struct list sibling; /* in object.slices */
     struct list waiters;
     _Atomic unsigned nwaiters;
     struct list free_link; /* on its way out */
+    /* the worker of its filler: */
+    struct list reserve_link;
 };
+enum { HOLD_FILLING = 1, HOLD_RESERVE = 2 };
 
 enum waiter_state { WAITER_IDLE, WAITER_LINKED, WAITER_POSTED };
 struct waiter {
@@ -83,13 +92,14 @@ struct waiter {
     struct list link;
     uint32_t want;
 };
-/* Shard lock held: link (a waiter whose cancelled wake-up is still on its way just accepts that one), and post those of a list (all, or only those with want < filled). */
+/* Shard lock held: link (a waiter whose cancelled wake-up is still on its way just accepts that one), and post those of
+ * a list (all, or only those with want < filled). */
 void waiter_link_locked(struct waiter *w, struct shard *sh, struct list *l, _Atomic unsigned *counter, uint32_t want);
 void waiters_wake_locked(struct list *l, bool all, uint32_t filled);
 
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out);
 /* A FILLING slice with one reference, the caller's, not in any table. NULL: no memory. o->size must be set. */
-struct slice *slice_new(struct object *o, uint64_t index, bool essential, bool awaited);
+struct slice *slice_new(struct object *o, uint64_t index, bool essential);
 void slice_link_locked(struct object *o, struct slice *s); /* into the table, which takes a reference */
 /* Shard lock held: out of its object's table and the policy; the table's reference goes to *dead for slice_free_list. */
 void slice_unlink_locked(struct slice *s, struct list *dead);

@@ -68,23 +68,15 @@ static void deliver_task(struct task *t)
 
 void deliver_part_ended(struct deliver *d) { task_schedule(&d->task); }
 
-/* What was read ahead for us and is not read yet. Of a sequential object that may be all up to its end. */
-static void deliver_settle_ahead(struct deliver *d)
-{
-    uint32_t ss = object_slice_bytes(d->object);
-    uint64_t end = object_sequential(d->object) ? object_size(d->object) : d->next;
-
-    if (!d->all_present && end > d->pos) object_settle(d->object, d->pos / ss, (end - 1) / ss);
-}
-
-/* A reader that stands still keeps only the slice it is in: what was read ahead for it may be evicted, and is asked for
- * again should it go on. */
+/* A reader that stands still, though it could go on, keeps only the slice it is in: what was read ahead for it may be
+ * evicted, and is asked for again should it go on. */
 static void deliver_stalled(struct timer *t)
 {
     struct deliver *d = container_of(t, struct deliver, stall);
 
-    if (d->pos > d->last || d->all_present) return;
-    if (d->pos == d->pos_at_stall) deliver_settle_ahead(d);
+    if (d->pos > d->last) return;
+    bool waits = waiter_pending(d->waiter) || d->timer.due_ms != 0;
+    if (d->pos == d->pos_at_stall && !waits) fetch_release(&d->request->fetch);
     d->pos_at_stall = d->pos;
     timer_set(&d->stall, STALL_MS);
 }
@@ -92,7 +84,6 @@ static void deliver_stalled(struct timer *t)
 static void deliver_release_slice(struct deliver *d)
 {
     if (!d->cur) return;
-    slice_settle(d->cur);
     slice_forget(d->cur);
     slice_unref(d->cur);
     d->cur = NULL;
@@ -118,14 +109,18 @@ static enum err deliver_lease(struct deliver *d)
     d->cur = object_lease(d->object, index, true);
     if (d->cur) return ERR_OK;
     if (++d->lost > MAX_LOST_SLICES) return ERR_OVERLOAD;
-    if (d->all_present) timer_set(&d->stall, STALL_MS);
     d->all_present = false;
     d->next = index * ss;
     enum err e = deliver_fetch(d, index * ss);
+    if (e == ERR_NOMEM) { /* our own read-ahead is of no use while this is missing */
+        fetch_release(&d->request->fetch);
+        e = deliver_fetch(d, index * ss);
+    }
     d->cur = object_lease(d->object, index, true);
     if (d->cur) return ERR_OK;
+    if (e == ERR_CHANGED) return e;
     d->lost--;
-    return deliver_patience(d, e == ERR_NOMEM);
+    return deliver_patience(d, e != ERR_AGAIN);
 }
 
 /* ERR_OK: bytes at pos are there. ERR_AGAIN: something will wake us. */
@@ -213,6 +208,7 @@ static enum err deliver_pull(struct body *b, struct chunk *out, unsigned max, si
     *n = deliver_chunks(d, out, max, (size_t)len);
     d->lost = 0;
     object_reader_at(d->object, d->pos);
+    fetch_reader_at(&d->request->fetch, d->pos, d->pos / ss);
     if (d->pos % ss == 0 || d->pos > d->last) {
         deliver_release_slice(d);
         if (!d->all_present && d->pos <= d->last) deliver_fetch(d, d->pos);
@@ -246,12 +242,16 @@ enum err deliver_create(struct request *r, uint64_t first, uint64_t last, struct
     task_init(&d->task, r->worker->loop, deliver_task);
     object_reader_enter(d->object);
     object_reader_at(d->object, first);
+    fetch_reader_at(&r->fetch, first, first / ss);
     object_count(d->object, first / ss, last / ss, &ready, &absent);
     d->all_present = absent == 0;
     if (r->result == RESULT_NONE)
         r->result = ready == last / ss - first / ss + 1 ? RESULT_HIT : ready > 0 ? RESULT_PARTIAL : RESULT_MISS;
-    if (!d->all_present) {
-        timer_set(&d->stall, STALL_MS);
+    timer_set(&d->stall, STALL_MS);
+    if (!d->all_present && object_stream_missed(d->object, first / ss, last / ss)) {
+        object_drop(d->object);
+        d->failed = ERR_CHANGED;
+    } else if (!d->all_present) {
         deliver_fetch(d, d->next);
     }
     *out = d;
@@ -260,7 +260,7 @@ enum err deliver_create(struct request *r, uint64_t first, uint64_t last, struct
 
 void deliver_prime(struct deliver *d, void (*ready)(struct request *r, enum err e))
 {
-    enum err e = deliver_step(d);
+    enum err e = d->failed != ERR_OK ? d->failed : deliver_step(d);
 
     if (e == ERR_AGAIN)
         d->primed = ready;
@@ -276,7 +276,7 @@ void deliver_destroy(struct deliver *d)
     timer_stop(&d->timer);
     timer_stop(&d->stall);
     task_cancel(&d->task);
-    deliver_settle_ahead(d);
+    fetch_release(&d->request->fetch);
     if (d->cur) slice_unref(d->cur);
     object_reader_leave(d->object);
     object_unref(d->object);

@@ -4,8 +4,8 @@ import ssl
 import subprocess
 import threading
 
-import pytest
 import net
+import pytest
 from origin import Origin
 
 MIB = 1 << 20
