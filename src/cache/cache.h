@@ -152,6 +152,9 @@ struct slice *object_lease(struct object *o, uint64_t index, bool use);
  * (essential: the bytes a reader is waiting for; others are refused earlier, so that read-ahead cannot starve readers).
  * What is filling or in a reserve is the cache's reserved memory: at most half of it for read-ahead. */
 enum err object_claim(struct object *o, uint64_t index, bool essential, struct slice **out);
+/* A reader begins, or ends, to wait for memory: as long as there is one, nothing is read ahead. */
+void object_starving(struct object *o, bool begins);
+uint64_t object_room(const struct object *o); /* how many bytes may be read ahead now */
 /* A reserve: what was claimed for a reader that has not come to it yet. It holds leases, in the order of claiming, so that
  * read-ahead is not evicted before it is read. A plain list; the filler's worker owns it. */
 void reserve_add(struct list *reserve, struct slice *s); /* the filler only, FILLING */

@@ -22,6 +22,7 @@ struct cache {
     struct evict *evict;
     uint64_t capacity, max_objects_per_shard;
     _Atomic uint64_t reserved_bytes, nslices, lent_bytes;
+    _Atomic unsigned starving;
     struct shard shards[SHARDS];
 };
 struct object {

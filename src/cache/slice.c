@@ -5,6 +5,7 @@
  * the common case takes no lock. The table's reference and membership in the policy change under the shard's lock. */
 #include "cache/internal.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -68,9 +69,19 @@ static uint64_t slice_drop_sparse(struct cache *c)
     return freed;
 }
 
+/* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */
+static uint64_t cache_room(const struct cache *cache)
+{
+    struct cache *c = (struct cache *)cache;
+    uint64_t reserved = atomic_load(&c->reserved_bytes), most = c->capacity / 2;
+    return atomic_load(&c->starving) || reserved > most ? 0 : most - reserved;
+}
+
+uint64_t object_room(const struct object *o) { return cache_room(o->cache); }
+
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out)
 {
-    if (!essential && atomic_load(&c->reserved_bytes) + bytes > c->capacity / 2) return ERR_NOMEM;
+    if (!essential && bytes > cache_room(c)) return ERR_NOMEM;
     for (int tries = 0, empty = 0; tries < MAX_ALLOC_TRIES && empty < MAX_EMPTY_TRIES; tries++) {
         if (memory_alloc(c->memory, bytes, out) == ERR_OK) return ERR_OK;
         if (slice_drop_sparse(c) > 0) continue;
@@ -96,6 +107,11 @@ static void slice_to_policy_locked(struct slice *s)
     if (!s->linked || s->in_policy || atomic_load(&s->holds) || atomic_load(&s->state) != SLICE_READY) return;
     s->in_policy = true;
     evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
+}
+
+void object_starving(struct object *o, bool begins)
+{
+    atomic_fetch_add(&o->cache->starving, begins ? 1u : UINT_MAX);
 }
 
 void reserve_add(struct list *reserve, struct slice *s)
@@ -185,7 +201,6 @@ void slice_lend_end(struct slice *s)
 }
 void slice_mark_unproven(struct slice *s) { atomic_store(&s->unproven, true); }
 
-/* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */
 struct slice *slice_new(struct object *o, uint64_t index, bool essential)
 {
     struct cache *c = o->cache;

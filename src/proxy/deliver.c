@@ -7,7 +7,8 @@
 
 #define STALL_MS 2000
 #define MEMORY_RETRY_MS 20
-#define MEMORY_PATIENCE_MS 10000
+#define MEMORY_PATIENCE_MS 10000 /* before the head: then it can be told */
+#define MEMORY_PATIENCE_LATER_MS 60000
 #define MAX_LOST_SLICES 64
 
 struct deliver {
@@ -24,7 +25,7 @@ struct deliver {
     struct task task;   /* a part ended: look again */
     uint64_t short_since_ms;
     unsigned lost;
-    bool all_present;
+    bool all_present, starving, begun;
     enum err failed;
     void (*primed)(struct request *r, enum err e);
 };
@@ -35,7 +36,8 @@ static enum err deliver_step(struct deliver *d);
 static enum err deliver_fetch(struct deliver *d, uint64_t needed)
 {
     struct request *r = d->request;
-    enum err e = request_make_source(r);
+    enum err e = r->fetch.error; /* a part was given up: what others have is still of use, but we ask no more */
+    if (e == ERR_OK) e = request_make_source(r);
     return e == ERR_OK ? fetch_pump(&r->fetch, d->object, r->source, &d->next, d->end, needed) : e;
 }
 
@@ -89,13 +91,21 @@ static void deliver_release_slice(struct deliver *d)
     d->cur = NULL;
 }
 
+static void deliver_starve(struct deliver *d, bool starving)
+{
+    if (d->starving == starving) return;
+    d->starving = starving;
+    object_starving(d->object, starving);
+}
+
 /* No memory, or somebody else streams towards us: look again soon, but not for ever. */
 static enum err deliver_patience(struct deliver *d, bool memory)
 {
     uint64_t now = loop_now_ms(d->request->worker->loop);
 
     if (d->short_since_ms == 0) d->short_since_ms = now;
-    if (memory && now - d->short_since_ms > MEMORY_PATIENCE_MS) return ERR_OVERLOAD;
+    if (memory && now - d->short_since_ms > (d->begun ? MEMORY_PATIENCE_LATER_MS : MEMORY_PATIENCE_MS)) return ERR_OVERLOAD;
+    deliver_starve(d, memory);
     timer_set(&d->timer, MEMORY_RETRY_MS);
     return ERR_AGAIN;
 }
@@ -108,6 +118,7 @@ static enum err deliver_lease(struct deliver *d)
 
     d->cur = object_lease(d->object, index, true);
     if (d->cur) return ERR_OK;
+    if (d->request->fetch.error != ERR_OK) return d->request->fetch.error;
     if (++d->lost > MAX_LOST_SLICES) return ERR_OVERLOAD;
     d->all_present = false;
     d->next = index * ss;
@@ -133,6 +144,7 @@ static enum err deliver_step(struct deliver *d)
             enum err e = deliver_lease(d);
             if (e != ERR_OK) return e;
             d->short_since_ms = 0;
+            deliver_starve(d, false);
         }
         uint32_t in = (uint32_t)(d->pos % ss);
         if (slice_filled(d->cur) > in) return ERR_OK;
@@ -140,7 +152,8 @@ static enum err deliver_step(struct deliver *d)
             enum err why = slice_error(d->cur);
             slice_unref(d->cur);
             d->cur = NULL;
-            if (why != ERR_OK && why != ERR_AGAIN && why != ERR_CANCELLED) return why;
+            if (why == ERR_CHANGED || why == ERR_NOT_FOUND) return why;
+            /* Given up by another request's part is no answer to us: we ask once for ourselves. */
         } else if (slice_wait(d->cur, in, d->waiter)) {
             return ERR_AGAIN;
         }
@@ -196,6 +209,7 @@ static enum err deliver_pull(struct body *b, struct chunk *out, unsigned max, si
     uint32_t ss = object_slice_bytes(d->object);
 
     if (d->pos > d->last) return ERR_END;
+    d->begun = true;
     enum err e = d->failed != ERR_OK ? d->failed : deliver_step(d);
     if (e == ERR_AGAIN) return e;
     if (e != ERR_OK) {
@@ -277,6 +291,7 @@ void deliver_destroy(struct deliver *d)
     timer_stop(&d->stall);
     task_cancel(&d->task);
     fetch_release(&d->request->fetch);
+    deliver_starve(d, false);
     if (d->cur) slice_unref(d->cur);
     object_reader_leave(d->object);
     object_unref(d->object);

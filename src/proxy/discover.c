@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "http/cond.h"
 #include "proxy/proxy.h"
+#include "s3/error_xml.h"
 
 #define CAPTURE_BYTES 65536u
 #define JUNK_BYTES (1u << 20) /* of an error answer read to keep its connection */
@@ -53,6 +54,7 @@ struct discovery {
 
 static void discovery_submit(struct discovery *d);
 static void discovery_failed(struct discovery *d, enum err e);
+static void discovery_pass_on(struct discovery *d);
 
 static const struct origin_conf *discovery_conf(const struct discovery *d)
 {
@@ -130,6 +132,10 @@ static void discovery_give_up(struct discovery *d, enum err e)
         return;
     }
     if (d->old && !server_side) object_drop(d->old);
+    if (d->failure_head && d->junk >= CAPTURE_BYTES) {
+        discovery_pass_on(d);
+        return;
+    }
     if (d->failure_head) {
         const struct repr *h = repr_of(d->failure_head);
         struct head head = {.status = d->status, .hdrs = h->hdrs, .nhdrs = h->nhdrs};
@@ -145,9 +151,10 @@ static void discovery_failed(struct discovery *d, enum err e)
     uint64_t delay_ms;
     struct object *o = discovery_waited_on(d);
     bool wanted = d->leader || object_has_waiters(o);
+    struct str code = d->status && d->capture ? error_xml_code(str_make(d->capture, d->captured)) : (struct str){NULL, 0};
 
     if (wanted && retry_next(&d->retry, &d->worker->budgets[d->src->origin_index], discovery_conf(d),
-                             d->status ? ERR_OK : e, d->status, (struct str){NULL, 0}, d->retry_after_s, false, &delay_ms)) {
+                             d->status ? ERR_OK : e, d->status, code, d->retry_after_s, false, &delay_ms)) {
         log_info("GET " STR_FMT ": %s (status %u), trying again in %llu ms", STR_ARG(d->src->path), err_text(e),
                  d->status, (unsigned long long)delay_ms);
         stat_add(&origin_worker_stats(d->src->origin)->retries, 1);
@@ -246,16 +253,12 @@ static void discovery_private(struct discovery *d, struct meta *m, uint64_t star
     discovery_free(d);
 }
 
-static void discovery_stream(struct discovery *d, const struct head *resp, int64_t length)
+/* The leader goes its own way, and nobody is to wait in line for this key. The call, if it is still there, is the
+ * caller's. */
+static struct request *discovery_dissolve(struct discovery *d)
 {
     struct request *r = d->leader;
-    struct upcall *call = d->call;
 
-    if (!r) {
-        discovery_abandon(d);
-        return;
-    }
-    d->call = NULL;
     r->discovery = NULL;
     d->leader = NULL;
     waiter_cancel(r->waiter);
@@ -263,12 +266,36 @@ static void discovery_stream(struct discovery *d, const struct head *resp, int64
         object_drop(d->old);
         object_validate_end(d->old, NULL);
     }
-    if (object_indexed(d->object))
+    if (d->object && object_indexed(d->object))
         object_mark_uncacheable(d->object, loop_now_ms(d->worker->loop), UNCACHEABLE_MS);
-    else if (object_state(d->object) == OBJECT_NEW)
+    else if (d->object && object_state(d->object) == OBJECT_NEW)
         object_fail(d->object, NULL);
-    pass_adopt(r, resp, length, call);
     discovery_free(d);
+    return r;
+}
+
+/* The answer as it comes, to the leader alone. */
+static void discovery_stream(struct discovery *d, const struct head *resp, int64_t length)
+{
+    struct upcall *call = d->call;
+
+    if (!d->leader) {
+        discovery_abandon(d);
+        return;
+    }
+    d->call = NULL;
+    pass_adopt(discovery_dissolve(d), resp, length, call);
+}
+
+/* An error answer too long to keep for everyone: the leader asks past the cache. */
+static void discovery_pass_on(struct discovery *d)
+{
+    upcall_cancel(d->call);
+    d->call = NULL;
+    if (d->leader)
+        pass_start(discovery_dissolve(d));
+    else
+        discovery_abandon(d);
 }
 
 static enum err discovery_extent(const struct discovery *d, const struct head *resp, int64_t length, uint64_t *size,
@@ -458,7 +485,7 @@ static unsigned discovery_space(void *arg, struct iovec *iov, unsigned max)
     struct discovery *d = arg;
 
     (void)max;
-    if (d->captured == CAPTURE_BYTES) d->captured = 0; /* longer than anybody's error document: only its end is kept */
+    if (d->captured == CAPTURE_BYTES) d->captured = 0; /* too long to keep: read on only to keep the connection */
     iov->iov_base = d->capture + d->captured;
     iov->iov_len = CAPTURE_BYTES - d->captured;
     return 1;
@@ -470,6 +497,10 @@ static void discovery_filled(void *arg, size_t n)
 
     d->captured += n;
     d->junk += n;
+    if (d->captured == CAPTURE_BYTES && !(d->status >= 500 || d->status == 429)) {
+        discovery_pass_on(d);
+        return;
+    }
     if (d->junk <= JUNK_BYTES) return;
     upcall_cancel(d->call);
     d->call = NULL;

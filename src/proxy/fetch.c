@@ -99,6 +99,7 @@ static void part_finish(struct part *p, enum err e)
     part_free(p);
     if (f) {
         f->in_flight--;
+        if (e != ERR_OK && e != ERR_AGAIN && e != ERR_CANCELLED && e != ERR_NOMEM) f->error = e;
         if (f->request->deliver) deliver_part_ended(f->request->deliver);
     }
 }
@@ -387,6 +388,8 @@ static void part_failed(struct part *p, enum err e, unsigned status)
     uint64_t delay_ms;
     bool wanted = p->fetch || object_has_readers(p->object);
     bool progress = p->pos > p->pos_at_try;
+    /* The object has been answered for properly before: garbage is one sick connection's. */
+    enum err again = e == ERR_PROTOCOL ? ERR_RESET : e;
 
     timer_stop(&p->timer);
     if (e == ERR_CHANGED || e == ERR_NOT_FOUND) {
@@ -395,7 +398,7 @@ static void part_failed(struct part *p, enum err e, unsigned status)
     } else if (e == ERR_AGAIN) {
         part_finish(p, e);
     } else if (wanted && part_can_resume(p) &&
-               retry_next(&p->retry, &p->worker->budgets[p->src->origin_index], oc, status ? ERR_OK : e, status,
+               retry_next(&p->retry, &p->worker->budgets[p->src->origin_index], oc, status ? ERR_OK : again, status,
                           (struct str){NULL, 0}, p->retry_after_s, progress, &delay_ms)) {
         log_info("part of " STR_FMT " at %llu: %s (status %u), trying again in %llu ms",
                  STR_ARG(p->src->path), (unsigned long long)p->pos, err_text(e), status, (unsigned long long)delay_ms);
@@ -522,6 +525,14 @@ static unsigned claim_run(struct object *o, uint64_t *index, uint64_t stop, uint
     return n;
 }
 
+/* Rather none than a part of one slice for every slice that is read: where read-ahead is held up by memory it goes on when
+ * there is room for a whole part, or for a fair share of a small cache. */
+static bool room_ahead(const struct object *o, uint64_t bytes, uint64_t part_bytes)
+{
+    uint64_t share = object_capacity(o) / 16, enough = part_bytes < share ? part_bytes : share;
+    return object_room(o) >= (bytes < enough ? bytes : enough);
+}
+
 enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint64_t *next, uint64_t end, uint64_t needed)
 {
     const struct origin_conf *oc = origin_conf(origin_worker_origin(src->origin));
@@ -537,6 +548,7 @@ enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint6
         struct slice *claimed[MAX_RUN];
         enum err why;
         uint64_t index = *next / ss;
+        if (*next > needed && !room_ahead(o, end - *next, (uint64_t)run * ss)) break;
         unsigned n = claim_run(o, &index, (stop - 1) / ss, (end - 1) / ss, needed / ss, run, claimed, &why);
         if (n == 0) {
             *next = index * ss;

@@ -25,15 +25,21 @@ struct pass {
     struct upcall *call;
     struct relay *relay;
     struct retry retry;
-    bool doubted; /* the same, of earlier tries */
-    bool skewed; /* tried again with the origin's clock */
-    bool doubt; /* a write was sent and its outcome is not known: it may have happened, or happen yet */
+    uint64_t retries; /* the origin's counter when it was asked */
+    bool skewed;      /* tried again with the origin's clock */
+    bool doubt;       /* a write was sent and its outcome is not known: it may have happened, or happen yet */
+    bool doubted;     /* the same, of earlier tries */
 };
 
 static void pass_submit(struct request *r);
 static const struct client_events pass_events;
 
 static bool pass_is_s3(const struct request *r) { return r->conf->origins[r->origin_index].type == ORIGIN_S3; }
+
+static struct origin_stats *pass_origin_stats(const struct request *r)
+{
+    return origin_worker_stats(r->worker->origins[r->origin_index]);
+}
 
 /* ---- what goes out */
 
@@ -288,7 +294,7 @@ static bool pass_retry(struct request *r, enum err e, unsigned status, struct st
     if (!retry_next(&p->retry, &r->worker->budgets[r->origin_index], &r->conf->origins[r->origin_index],
                     status ? ERR_OK : e, status, code, retry_after_s, false, &delay_ms))
         return false;
-    stat_add(&origin_worker_stats(r->worker->origins[r->origin_index])->retries, 1);
+    stat_add(&pass_origin_stats(r)->retries, 1);
     request_wait_timer(r, delay_ms, pass_submit);
     return true;
 }
@@ -363,12 +369,10 @@ static bool was_not_sent(enum err e)
     case ERR_REFUSED:
     case ERR_UNREACHABLE:
     case ERR_DNS:
-    case ERR_TLS:
     case ERR_CONNECT_TIMEOUT:
     case ERR_OVERLOAD:
     case ERR_CREDENTIALS:
-    case ERR_LENGTH_REQUIRED:
-    case ERR_NOMEM: return true;
+    case ERR_LENGTH_REQUIRED: return true;
     default: return false;
     }
 }
@@ -428,7 +432,8 @@ static void pass_end(void *arg, enum err why)
 
     p->call = NULL;
     if (why == ERR_OK) why = ERR_PROTOCOL;
-    if (was_not_sent(why)) p->doubt = p->doubted;
+    /* Unless the origin's free retry was at work: then it may have left the first time. */
+    if (was_not_sent(why) && p->retries == stat_get(&pass_origin_stats(r)->retries)) p->doubt = p->doubted;
     if (pass_retry(r, why, 0, (struct str){NULL, 0}, -1)) return;
     pass_lost(r);
     request_fail(r, why);
@@ -442,6 +447,7 @@ static void pass_submit(struct request *r)
 
     p->doubted = p->doubt;
     p->doubt = r->s3.op >= OP_WRITE_OBJECT;
+    p->retries = stat_get(&pass_origin_stats(r)->retries);
     retry_budget_request(&r->worker->budgets[r->origin_index]);
     enum err e = upcall_start(r->worker->origins[r->origin_index], &p->req, &pass_events, p, &p->call);
     if (e == ERR_OK) return;

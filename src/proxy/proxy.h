@@ -187,6 +187,7 @@ struct fetch {
     struct list parts;   /* their links */
     struct list reserve; /* what they have claimed for it and it has not read yet */
     uint64_t reader_at;
+    enum err error;      /* why a part of this request was given up */
 };
 struct request {
     uint32_t magic;

@@ -304,6 +304,7 @@ static void request_woken(void *arg)
 void request_restart(struct request *r)
 {
     fetch_leave(&r->fetch);
+    r->fetch.error = ERR_OK;
     if (++r->restarts > MAX_RESTARTS) {
         request_fail(r, ERR_CHANGED);
         return;

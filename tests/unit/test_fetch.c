@@ -390,7 +390,10 @@ static void *get_main(void *arg)
     int n = snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s%s\r\n",
                      g->head ? "HEAD" : "GET", g->path, g->range ? "Range: " : "", g->range ? g->range : "",
                      g->range ? "\r\n" : "");
-    if (write(fd, request, (size_t)n) != n) abort();
+    if (write(fd, request, (size_t)n) != n) { /* refused at once */
+        close(fd);
+        return NULL;
+    }
     if (g->stall_ms) usleep(g->stall_ms * 1000);
     size_t first = get_head(g, fd, buf, sizeof buf);
     get_check(g, buf, first);

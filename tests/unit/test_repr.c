@@ -75,10 +75,11 @@ static bool matches(const struct meta *m, const char *const *asked)
 
 static void test_fields_of_the_message_and_the_hop_are_not_kept(void **state)
 {
-    struct meta *m = stored(NO_FIELDS, 200, 10,
-                            FIELDS("Content-Length", "10", "Date", "x", "Server", "s", "x-amz-request-id", "1", "x-amz-id-2", "2",
-                                   "Connection", "x-hop", "X-Hop", "1", "Age", "5", "X-Cache", "HIT", "X-Stays", "", "ETag",
-                                   "\"e\"", "Content-Type", "t", "Keep-Alive", "1", "x-amz-meta-a", "b"));
+    struct meta *m =
+        stored(NO_FIELDS, 200, 10,
+               FIELDS("Content-Length", "10", "Date", "x", "Server", "s", "x-amz-request-id", "1", "x-amz-id-2", "2",
+                      "Connection", "x-hop", "X-Hop", "1", "Age", "5", "X-Cache", "HIT", "X-Stays", "", "ETag", "\"e\"",
+                      "Content-Type", "t", "Keep-Alive", "1", "x-amz-meta-a", "b"));
     (void)state;
     assert_int_equal(repr_of(m)->nhdrs, 4);
     assert_int_equal(count(m, "x-stays"), 1);
@@ -107,8 +108,10 @@ static void test_checksums_of_a_part_are_not_the_objects(void **state)
 static void test_a_date_close_to_the_answer_is_no_validator(void **state)
 {
     static const char *const date = "Wed, 12 Oct 2022 17:50:00 GMT";
-    struct meta *far = stored(NO_FIELDS, 200, 1, FIELDS("Last-Modified", date, "Date", "Wed, 12 Oct 2022 17:51:00 GMT"));
-    struct meta *near = stored(NO_FIELDS, 200, 1, FIELDS("Last-Modified", date, "Date", "Wed, 12 Oct 2022 17:50:59 GMT"));
+    struct meta *far =
+        stored(NO_FIELDS, 200, 1, FIELDS("Last-Modified", date, "Date", "Wed, 12 Oct 2022 17:51:00 GMT"));
+    struct meta *near =
+        stored(NO_FIELDS, 200, 1, FIELDS("Last-Modified", date, "Date", "Wed, 12 Oct 2022 17:50:59 GMT"));
     struct meta *tagged = stored(NO_FIELDS, 200, 1, FIELDS("Last-Modified", date, "Date", date, "ETag", "W/\"e\""));
     (void)state;
     assert_int_equal(repr_of(far)->last_modified.n, 29);
@@ -177,11 +180,11 @@ static void test_vary_on_several_fields_in_several_lines(void **state)
 static void test_a_304_replaces_what_is_not_about_the_bytes(void **state)
 {
     struct meta *m = stored(NO_FIELDS, 200, 7,
-                            FIELDS("ETag", "\"e\"", "Content-Type", "t", "x-amz-meta-a", "old", "x-amz-meta-b", "b", "Set-Cookie",
-                                   "c", "Cache-Control", "max-age=1", "Cache-Control", "public"));
+                            FIELDS("ETag", "\"e\"", "Content-Type", "t", "x-amz-meta-a", "old", "x-amz-meta-b", "b",
+                                   "Set-Cookie", "c", "Cache-Control", "max-age=1", "Cache-Control", "public"));
     (void)state;
-    m = refreshed(m, FIELDS("ETag", "\"other\"", "Content-Type", "u", "X-Amz-Meta-A", "new", "Cache-Control", "max-age=2",
-                            "Content-Length", "99", "Date", "d", "x-new", "n"));
+    m = refreshed(m, FIELDS("ETag", "\"other\"", "Content-Type", "u", "X-Amz-Meta-A", "new", "Cache-Control",
+                            "max-age=2", "Content-Length", "99", "Date", "d", "x-new", "n"));
     assert_int_equal(m->size, 7);
     assert_true(str_eq(value(m, "etag"), STR_LIT("\"e\"")));
     assert_true(str_eq(value(m, "content-type"), STR_LIT("t")));
