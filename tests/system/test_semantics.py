@@ -2,6 +2,7 @@
 person, loops, fields that must be there and fields that must not."""
 import json
 import socket
+import struct
 import threading
 import time
 
@@ -160,6 +161,7 @@ def test_while_a_write_is_in_doubt_nothing_of_its_key_is_kept(s3ish, origin, how
             net.wait_until("it is there", lambda: origin.count(method="POST") == 1)
             if how == "client leaves in the answer":
                 c.head()
+            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))   # gone, not half-closed
         net.wait_until("the proxy has noticed", lambda: p.stats()["requests"]["in_flight"] <= 1)
     p.get_checked("/b/k", 1000)          # old: the write takes effect only now
     origin.put("/b/k", 1000, version=2)
