@@ -143,6 +143,16 @@ static int run(struct conf *c)
     return 0;
 }
 
+static int dump(const struct conf *c)
+{
+    char *text = conf_dump(c);
+    bool ok = text && fputs(text, stdout) >= 0 && fflush(stdout) == 0;
+
+    free(text);
+    if (!ok) fprintf(stderr, PROXY_NAME ": cannot print the configuration\n");
+    return ok ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.conf = DEFAULT_CONF};
@@ -151,10 +161,10 @@ int main(int argc, char **argv)
 
     if (rc >= 0) return rc;
     if (conf_load(o.conf, stderr, &c) != ERR_OK) return 2;
-    if (o.dump) {
-        char *text = conf_dump(c);
-        fputs(text ? text : "", stdout);
-        free(text);
+    if (!proxy_check_conf(c, stderr)) {
+        rc = 2;
+    } else if (o.dump) {
+        rc = dump(c);
     } else if (o.test) {
         printf(PROXY_NAME ": %s: configuration is good\n", o.conf);
     } else if (log_open(c->log_file, c->log_level) != ERR_OK) {

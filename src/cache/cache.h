@@ -13,7 +13,7 @@
  *
  *   slice        | in the table | in the policy        | memory
  *   FILLING      | yes          | no                   | its filler holds a lease
- *   READY        | yes          | yes                  | evictable when only the table refers to it
+ *   READY        | yes          | unless reserved      | evictable when only the table refers to it
  *   DEAD         | no           | no                   | freed with the last lease
  *
  * Lock order: shard -> policy (evict.h) -> memory. The policy calls back with its mutex held and therefore only tries the
@@ -92,6 +92,7 @@ struct str object_key_base(const struct object *o);
 struct meta *object_meta(struct object *o); /* a reference; NULL while NEW */
 uint64_t object_size(const struct object *o); /* READY only */
 uint32_t object_slice_bytes(const struct object *o);
+uint64_t object_capacity(const struct object *o); /* of its cache */
 const struct memory *object_memory(const struct object *o);
 
 /* NEW -> READY. Takes the caller's reference to m. Wakes waiters. An object dropped from the index meanwhile (a write came
@@ -117,17 +118,30 @@ void object_validate_end(struct object *o, struct meta *m);
 /* A note on the meta itself: swap it without a validation (same version). Takes the reference. */
 void object_set_meta(struct object *o, struct meta *m);
 
-/* Who reads it now, and how far the furthest has got: a filler that cannot choose its range follows that. */
 void object_reader_enter(struct object *o);
 void object_reader_leave(struct object *o);
-void object_reader_at(struct object *o, uint64_t offset);
 bool object_has_readers(const struct object *o);
-uint64_t object_furthest_reader(const struct object *o);
-/* The origin ignores ranges of this object: one sequential filler only. */
-void object_set_sequential(struct object *o);
+
+/* ---- streams. A sequential object (its origin ignores ranges, or nothing tells its versions apart) is filled from some
+ * slice on to its end. One stream at a time is the object's own, and readers wait while it is on its way to them; where it
+ * has passed them by (its slices are evicted again) the next one takes its place. `once`: bytes of two answers must not be
+ * joined, so there is one stream ever. */
+void object_set_sequential(struct object *o, bool once);
 bool object_sequential(const struct object *o);
-bool object_filler_begin(struct object *o); /* false: somebody is it already */
-void object_filler_end(struct object *o);
+/* Before the object is published: the stream that comes with the discovery. Returns its name (not 0). */
+uint64_t object_stream_first(struct object *o, uint64_t index);
+/* The caller's stream becomes the object's, and it the filler of the slice it begins with. ERR_AGAIN: the slice is there,
+ * or a stream is on its way to it (which from now on knows that it is waited for); ERR_CHANGED: only another answer could
+ * fill it, and there may be none; ERR_NOMEM as object_claim. */
+enum err object_stream_claim(struct object *o, uint64_t index, uint64_t *stream, struct slice **out);
+void object_stream_at(struct object *o, uint64_t stream, uint64_t index); /* it is past all slices below index */
+bool object_stream_is(const struct object *o, uint64_t stream);           /* still the object's own? */
+void object_stream_end(struct object *o, uint64_t stream);
+/* Nobody may, or will, ever fill all that is missing in [first, last]. */
+bool object_stream_missed(struct object *o, uint64_t first, uint64_t last);
+/* How far the furthest reader has got that follows the object's stream. */
+void object_reader_at(struct object *o, uint64_t offset);
+uint64_t object_furthest_reader(const struct object *o);
 
 /* ---- slices */
 enum slice_state { SLICE_FILLING, SLICE_READY, SLICE_DEAD };
@@ -135,9 +149,18 @@ struct slice;
 /* A lease on what is at that index, or NULL: nobody has or fills it. Counts a use when `use`. */
 struct slice *object_lease(struct object *o, uint64_t index, bool use);
 /* The caller becomes the one filler and gets a lease. ERR_AGAIN: somebody has or fills it; ERR_NOMEM: no memory now
- * (essential: the bytes a reader is waiting for; others are refused earlier, so that read-ahead cannot starve readers). */
+ * (essential: the bytes a reader is waiting for; others are refused earlier, so that read-ahead cannot starve readers).
+ * What is filling or in a reserve is the cache's reserved memory: at most half of it for read-ahead. */
 enum err object_claim(struct object *o, uint64_t index, bool essential, struct slice **out);
-/* How many of [first, last] are READY / absent. */
+/* A reader begins, or ends, to wait for memory: as long as there is one, nothing is read ahead. */
+void object_starving(struct object *o, bool begins);
+uint64_t object_room(const struct object *o); /* how many bytes may be read ahead now */
+/* A reserve: what was claimed for a reader that has not come to it yet. It holds leases, in the order of claiming, so that
+ * read-ahead is not evicted before it is read. A plain list; the filler's worker owns it. */
+void reserve_add(struct list *reserve, struct slice *s); /* the filler only, FILLING */
+/* Lets go what is below slice `index`, from the front on; UINT64_MAX: everything. */
+void reserve_settle(struct list *reserve, uint64_t index);
+/* How many of [first, last] are READY / absent; stops counting where both are not 0. */
 void object_count(struct object *o, uint64_t first, uint64_t last, uint64_t *ready, uint64_t *absent);
 struct slice *slice_ref(struct slice *s);
 void slice_unref(struct slice *s);
@@ -147,6 +170,10 @@ uint32_t slice_length(const struct slice *s);
 uint32_t slice_filled(const struct slice *s); /* acquire */
 const struct extent *slice_extent(const struct slice *s);
 unsigned slice_uses(const struct slice *s);   /* how often it was leased for use, saturating */
+/* Lending a slice's pages to sendfile: pages lent keep their slice, perhaps for long, so not all of the memory may be.
+ * False: send a copy. Each success is ended by slice_lend_end. */
+bool slice_lend(struct slice *s);
+void slice_lend_end(struct slice *s);
 void slice_mark_unproven(struct slice *s);    /* its pages may still be referred to: punch before reuse */
 /* The filler only: */
 void slice_progress(struct slice *s, uint32_t filled); /* raises filled, wakes; complete -> READY */
@@ -161,7 +188,7 @@ enum purge_kind { PURGE_BASE, PURGE_PREFIX, PURGE_ALL };
 /* Drops objects whose base equals / starts with `base`; returns how many. Never blocks long: shard by shard. */
 uint64_t cache_purge(struct cache *c, enum purge_kind kind, struct str base);
 struct cache_stats {
-    uint64_t used, capacity, slices, objects, evictions, rejected, filling_bytes, punched;
+    uint64_t used, capacity, slices, objects, evictions, rejected, reserved_bytes, punched; /* reserved: filling or in a reserve */
 };
 void cache_get_stats(struct cache *c, struct cache_stats *out);
 

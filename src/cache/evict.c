@@ -547,12 +547,14 @@ uint64_t evict_run(struct evict *e, uint64_t bytes, evict_fn *try_evict, void *a
             if (area != AREA_WINDOW) window_settle_locked(e);
             continue;
         }
-        entry_link(e, n, area == AREA_WINDOW ? AREA_WINDOW : AREA_PROBATION);
+        entry_link(e, n, area == AREA_WINDOW ? AREA_WINDOW : AREA_PROTECTED);
         p.refusals++;
-        if (area == AREA_WINDOW)
+        if (area == AREA_WINDOW) {
             p.window_refusals++;
-        else
-            atomic_store_explicit(&n->born, now_get(e), memory_order_relaxed); /* in use: not dead */
+        } else { /* in use: not dead. What protected gives up instead may be had: else it would hide behind these. */
+            atomic_store_explicit(&n->born, now_get(e), memory_order_relaxed);
+            protected_trim_locked(e);
+        }
     }
     pthread_mutex_unlock(&e->lock);
     return p.freed;

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 
 #define FIRST_BUCKETS 256u
+#define MAX_SLICES (UINT64_C(1) << 31) /* of one object: more is an origin's lie, not a size */
+#define BOUND_LOOKS 32
 
 static struct shard *shard_of(struct cache *c, struct hash128 h) { return &c->shards[h.lo % SHARDS]; }
 static struct list *bucket_of(struct shard *sh, struct hash128 h) { return &sh->buckets[(h.lo / SHARDS) & (sh->nbuckets - 1)]; }
@@ -139,20 +141,21 @@ static void index_locked(struct object *o)
     object_ref(o);
 }
 
-/* One object that nobody holds leaves when the shard is over its bound; looks at a few only. */
+/* One object that nobody holds leaves when the shard is over its bound; looks at a few only. Those that are held go to
+ * the end, so that the next one looks at others. */
 static struct object *bound_locked(const struct cache *c, struct shard *sh)
 {
     struct object *gone = NULL;
-    int looked = 0;
 
     if (sh->count <= c->max_objects_per_shard) return NULL;
-    LIST_EACH_SAFE(n, tmp, &sh->lru) {
-        struct object *o = container_of(n, struct object, lru);
+    for (unsigned looked = 0; looked < BOUND_LOOKS && !gone; looked++) {
+        struct object *o = container_of(list_first(&sh->lru), struct object, lru);
         if (atomic_load(&o->refs) == 1) {
             unindex_locked(o, &gone);
-            break;
+        } else {
+            list_remove(&o->lru);
+            list_push_back(&sh->lru, &o->lru);
         }
-        if (++looked == 32) break;
     }
     return gone;
 }
@@ -179,6 +182,7 @@ static struct object *object_new(struct cache *c, const struct cache_key *k, str
     list_init(&o->chain);
     list_init(&o->lru);
     list_init(&o->waiters);
+    list_init(&o->slices);
     return o;
 }
 
@@ -238,6 +242,16 @@ enum err object_create_successor(struct object *old, struct object **out)
     return ERR_OK;
 }
 
+/* Only the first slice is what somebody waits for; the others must leave memory to other readers. */
+static unsigned publish_claim(struct object *o, uint64_t first, uint64_t nslices, unsigned n, struct slice **out)
+{
+    unsigned claimed = 0;
+
+    while (claimed < n && first + claimed < nslices && (out[claimed] = slice_new(o, first + claimed, claimed == 0)) != NULL)
+        claimed++;
+    return claimed;
+}
+
 enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsigned *n, struct slice **out)
 {
     CHECK_OBJ(o, OBJECT_MAGIC);
@@ -246,19 +260,17 @@ enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsign
     struct object *gone = NULL, *replaced = o->replaces;
     uint64_t nslices = m->size / o->cache->slice_bytes + (m->size % o->cache->slice_bytes != 0);
 
-    if (nslices > SIZE_MAX / sizeof *table || m->size > INT64_MAX) return ERR_NOMEM;
+    if (nslices > MAX_SLICES) return ERR_NOMEM;
     if (nslices) {
         table = calloc((size_t)nslices, sizeof *table);
         if (!table) return ERR_NOMEM;
     }
     o->size = m->size;
-    unsigned claimed = 0;
-    while (claimed < *n && first + claimed < nslices && (out[claimed] = slice_new(o, first + claimed, true)) != NULL) claimed++;
-    *n = claimed;
+    *n = publish_claim(o, first, nslices, *n, out);
     pthread_mutex_lock(&o->shard->lock);
     o->table = table;
     o->nslices = nslices;
-    for (unsigned i = 0; i < claimed; i++) slice_link_locked(o, out[i]);
+    for (unsigned i = 0; i < *n; i++) slice_link_locked(o, out[i]);
     o->meta = m;
     atomic_store(&o->state, OBJECT_READY);
     o->replaces = NULL;
@@ -310,33 +322,27 @@ static bool purge_matches(const struct object *o, enum purge_kind kind, struct s
     return false;
 }
 
-/* Takes up to a bounded number of matching objects out of a list under one hold of the lock. */
-#define PURGE_BATCH 64
-static unsigned purge_batch_locked(struct list *l, bool chain, enum purge_kind kind, struct str base,
-                                   struct object **gone)
+/* The matching objects of a list of the index leave it for *gone, linked by their lru; with them the index's references. */
+static void purge_locked(struct list *l, bool chain, enum purge_kind kind, struct str base, struct list *gone)
 {
-    unsigned n = 0;
     LIST_EACH_SAFE(e, tmp, l) {
-        struct object *o = chain ? container_of(e, struct object, chain) : container_of(e, struct object, lru);
+        struct object *o = chain ? container_of(e, struct object, chain) : container_of(e, struct object, lru), *out = NULL;
         if (!purge_matches(o, kind, base)) continue;
-        unindex_locked(o, &gone[n]);
-        if (++n == PURGE_BATCH) break;
+        unindex_locked(o, &out);
+        list_push_back(gone, &o->lru);
     }
-    return n;
 }
 
 static uint64_t purge_shard(struct shard *sh, const struct hash128 *only, enum purge_kind kind, struct str base)
 {
+    struct list gone, *n;
     uint64_t total = 0;
-    unsigned n;
-    do {
-        struct object *gone[PURGE_BATCH] = {NULL};
-                pthread_mutex_lock(&sh->lock);
-        n = purge_batch_locked(only ? bucket_of(sh, *only) : &sh->lru, only != NULL, kind, base, gone);
-        pthread_mutex_unlock(&sh->lock);
-            for (unsigned i = 0; i < n; i++) object_unref(gone[i]);
-        total += n;
-    } while (n == PURGE_BATCH);
+
+    list_init(&gone);
+    pthread_mutex_lock(&sh->lock);
+    purge_locked(only ? bucket_of(sh, *only) : &sh->lru, only != NULL, kind, base, &gone);
+    pthread_mutex_unlock(&sh->lock);
+    for (; (n = list_pop_front(&gone)) != NULL; total++) object_unref(container_of(n, struct object, lru));
     return total;
 }
 
@@ -362,7 +368,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *out)
     evict_get_stats(c->evict, &es);
     *out = (struct cache_stats){.used = ms.used, .capacity = ms.capacity, .slices = atomic_load(&c->nslices),
                                 .evictions = es.evictions, .rejected = es.rejected,
-                                .filling_bytes = atomic_load(&c->filling_bytes), .punched = ms.punched};
+                                .reserved_bytes = atomic_load(&c->reserved_bytes), .punched = ms.punched};
     for (unsigned i = 0; i < SHARDS; i++) {
         pthread_mutex_lock(&c->shards[i].lock);
         out->objects += c->shards[i].count;

@@ -21,7 +21,8 @@ struct cache {
     struct memory *memory;
     struct evict *evict;
     uint64_t capacity, max_objects_per_shard;
-    _Atomic uint64_t filling_bytes, nslices;
+    _Atomic uint64_t reserved_bytes, nslices, lent_bytes;
+    _Atomic unsigned starving;
     struct shard shards[SHARDS];
 };
 struct object {
@@ -36,13 +37,17 @@ struct object {
     struct list chain, lru;
     struct list waiters;
     struct meta *meta, *failure;
-    struct slice **table;
+    struct slice **table; /* sparse: its pages are only touched where slices are */
     uint64_t nslices;
-    bool validating, single_use;
+    struct list slices; /* those in the table */
+    bool validating, once;
+    bool single_use; /* set before anybody else sees it */
     struct object *replaces; /* a successor's predecessor, until published */
-    _Atomic bool indexed, sequential, has_filler;
+    uint64_t streams;        /* ever begun */
+    _Atomic uint64_t stream; /* the present one, 0 none */
+    _Atomic uint64_t stream_index, furthest;
+    _Atomic bool indexed, sequential;
     _Atomic unsigned readers;
-    _Atomic uint64_t furthest;
     _Atomic int state;
     uint64_t size; /* set before READY */
     uint64_t expires_ms; /* UNCACHEABLE */
@@ -57,17 +62,23 @@ struct slice {
     struct extent extent;
     uint64_t index, hash;
     uint32_t length;
+    bool single_use;
     _Atomic uint32_t filled;
     _Atomic int state;
     _Atomic int error;
     _Atomic bool unproven;
+    _Atomic uint8_t holds; /* HOLD_*: counted as reserved while there is one */
     _Atomic uint8_t uses;
     /* shard lock: */
     bool linked, in_policy;
+    struct list sibling; /* in object.slices */
     struct list waiters;
     _Atomic unsigned nwaiters;
     struct list free_link; /* on its way out */
+    /* the worker of its filler: */
+    struct list reserve_link;
 };
+enum { HOLD_FILLING = 1, HOLD_RESERVE = 2 };
 
 enum waiter_state { WAITER_IDLE, WAITER_LINKED, WAITER_POSTED };
 struct waiter {
@@ -82,7 +93,8 @@ struct waiter {
     struct list link;
     uint32_t want;
 };
-/* Shard lock held: link (a waiter whose cancelled wake-up is still on its way just accepts that one), and post those of a list (all, or only those with want < filled). */
+/* Shard lock held: link (a waiter whose cancelled wake-up is still on its way just accepts that one), and post those of
+ * a list (all, or only those with want < filled). */
 void waiter_link_locked(struct waiter *w, struct shard *sh, struct list *l, _Atomic unsigned *counter, uint32_t want);
 void waiters_wake_locked(struct list *l, bool all, uint32_t filled);
 

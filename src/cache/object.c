@@ -1,4 +1,5 @@
-/* object.c - objects: life from the first question to the origin until the last reader, meta, validation, waiters. */
+/* object.c - objects: life from the first question to the origin until the last reader, meta, validation, waiters,
+ * streams. */
 #include "cache/internal.h"
 
 #include <stdlib.h>
@@ -27,13 +28,12 @@ struct object *object_ref(struct object *o)
  * leased by sockets, and only the lock orders us with their last reader. */
 static void object_free(struct object *o)
 {
-    struct list dead;
+    struct list dead, *n;
 
     list_init(&dead);
     pthread_mutex_lock(&o->shard->lock);
     CHECK(!atomic_load(&o->indexed) && list_empty(&o->waiters));
-    for (uint64_t i = 0; o->table && i < o->nslices; i++)
-        if (o->table[i]) slice_unlink_locked(o->table[i], &dead);
+    while ((n = list_first(&o->slices)) != NULL) slice_unlink_locked(container_of(n, struct slice, sibling), &dead);
     pthread_mutex_unlock(&o->shard->lock);
     slice_free_list(&dead);
     meta_unref(o->meta);
@@ -60,6 +60,7 @@ bool object_indexed(const struct object *o) { return atomic_load(&((struct objec
 struct str object_key_base(const struct object *o) { return str_make(o->key, o->base_len); }
 uint64_t object_size(const struct object *o) { return o->size; }
 uint32_t object_slice_bytes(const struct object *o) { return o->cache->slice_bytes; }
+uint64_t object_capacity(const struct object *o) { return o->cache->capacity; }
 const struct memory *object_memory(const struct object *o) { return o->cache->memory; }
 
 static struct meta *object_get_meta(struct object *o, struct meta **which)
@@ -144,13 +145,122 @@ bool object_uncacheable_expired(const struct object *o, uint64_t now_ms)
 void object_reader_enter(struct object *o) { atomic_fetch_add(&o->readers, 1); }
 void object_reader_leave(struct object *o) { atomic_fetch_sub(&o->readers, 1); }
 bool object_has_readers(const struct object *o) { return atomic_load(&((struct object *)o)->readers) != 0; }
-uint64_t object_furthest_reader(const struct object *o) { return atomic_load(&((struct object *)o)->furthest); }
-void object_reader_at(struct object *o, uint64_t offset)
+
+/* ---- streams */
+
+void object_set_sequential(struct object *o, bool once)
 {
-    uint64_t seen = atomic_load_explicit(&o->furthest, memory_order_relaxed);
+    pthread_mutex_lock(&o->shard->lock);
+    o->once = o->once || once;
+    pthread_mutex_unlock(&o->shard->lock);
+    atomic_store(&o->sequential, true);
+}
+
+bool object_sequential(const struct object *o) { return atomic_load(&((struct object *)o)->sequential); }
+
+static uint64_t stream_begin_locked(struct object *o, uint64_t index)
+{
+    atomic_store(&o->stream_index, index);
+    atomic_store(&o->furthest, index * o->cache->slice_bytes);
+    atomic_store(&o->stream, ++o->streams);
+    return o->streams;
+}
+
+uint64_t object_stream_first(struct object *o, uint64_t index)
+{
+    pthread_mutex_lock(&o->shard->lock);
+    CHECK(o->streams == 0);
+    uint64_t stream = stream_begin_locked(o, index);
+    pthread_mutex_unlock(&o->shard->lock);
+    return stream;
+}
+
+static bool stream_comes_locked(const struct object *o, uint64_t index)
+{
+    return atomic_load(&((struct object *)o)->stream) && index >= atomic_load(&((struct object *)o)->stream_index);
+}
+
+static void furthest_raise(struct object *o, uint64_t offset)
+{
+    uint64_t seen = atomic_load(&o->furthest);
     while (seen < offset && !atomic_compare_exchange_weak(&o->furthest, &seen, offset)) continue;
 }
-void object_set_sequential(struct object *o) { atomic_store(&o->sequential, true); }
-bool object_sequential(const struct object *o) { return atomic_load(&((struct object *)o)->sequential); }
-bool object_filler_begin(struct object *o) { return !atomic_exchange(&o->has_filler, true); }
-void object_filler_end(struct object *o) { atomic_store(&o->has_filler, false); }
+
+/* ERR_OK: a stream may begin there. */
+static enum err stream_check_locked(struct object *o, uint64_t index)
+{
+    if (o->table[index]) return ERR_AGAIN;
+    if (stream_comes_locked(o, index)) {
+        furthest_raise(o, index * o->cache->slice_bytes);
+        return ERR_AGAIN;
+    }
+    return o->once && o->streams ? ERR_CHANGED : ERR_OK;
+}
+
+enum err object_stream_claim(struct object *o, uint64_t index, uint64_t *stream, struct slice **out)
+{
+    CHECK_OBJ(o, OBJECT_MAGIC);
+    CHECK(atomic_load(&o->state) == OBJECT_READY && index < o->nslices);
+
+    pthread_mutex_lock(&o->shard->lock);
+    enum err e = stream_check_locked(o, index);
+    pthread_mutex_unlock(&o->shard->lock);
+    if (e != ERR_OK) return e;
+
+    struct slice *s = slice_new(o, index, true);
+    if (!s) return ERR_NOMEM;
+    pthread_mutex_lock(&o->shard->lock);
+    e = stream_check_locked(o, index); /* somebody may have been quicker */
+    if (e == ERR_OK) {
+        slice_link_locked(o, s);
+        *stream = stream_begin_locked(o, index);
+        *out = s;
+    }
+    pthread_mutex_unlock(&o->shard->lock);
+    if (e != ERR_OK) {
+        slice_fail(s, ERR_CANCELLED);
+        slice_unref(s);
+    }
+    return e;
+}
+
+void object_stream_at(struct object *o, uint64_t stream, uint64_t index)
+{
+    pthread_mutex_lock(&o->shard->lock);
+    if (atomic_load(&o->stream) == stream && atomic_load(&o->stream_index) < index) atomic_store(&o->stream_index, index);
+    pthread_mutex_unlock(&o->shard->lock);
+}
+
+bool object_stream_is(const struct object *o, uint64_t stream)
+{
+    return atomic_load(&((struct object *)o)->stream) == stream;
+}
+
+void object_stream_end(struct object *o, uint64_t stream)
+{
+    pthread_mutex_lock(&o->shard->lock);
+    if (atomic_load(&o->stream) == stream) atomic_store(&o->stream, 0);
+    pthread_mutex_unlock(&o->shard->lock);
+}
+
+bool object_stream_missed(struct object *o, uint64_t first, uint64_t last)
+{
+    bool missed = false;
+
+    pthread_mutex_lock(&o->shard->lock);
+    for (uint64_t i = first; o->once && o->streams && !missed && i <= last && i < o->nslices; i++) {
+        if (stream_comes_locked(o, i)) break;
+        missed = !o->table[i];
+    }
+    pthread_mutex_unlock(&o->shard->lock);
+    return missed;
+}
+
+/* Who is ahead of the stream does not follow it. */
+void object_reader_at(struct object *o, uint64_t offset)
+{
+    if (!atomic_load_explicit(&o->sequential, memory_order_relaxed)) return;
+    if (offset <= atomic_load(&o->stream_index) * o->cache->slice_bytes) furthest_raise(o, offset);
+}
+
+uint64_t object_furthest_reader(const struct object *o) { return atomic_load(&((struct object *)o)->furthest); }

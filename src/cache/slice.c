@@ -5,12 +5,14 @@
  * the common case takes no lock. The table's reference and membership in the policy change under the shard's lock. */
 #include "cache/internal.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 
 /* Every round frees something; a big slice among very small ones takes many. */
 #define MAX_ALLOC_TRIES 256
+#define MAX_EMPTY_TRIES 4 /* the policy gives up early where much is leased, and then goes on where it stood */
 
 struct victims {
     struct list dead;
@@ -67,19 +69,73 @@ static uint64_t slice_drop_sparse(struct cache *c)
     return freed;
 }
 
+/* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */
+static uint64_t cache_room(const struct cache *cache)
+{
+    struct cache *c = (struct cache *)cache;
+    uint64_t reserved = atomic_load(&c->reserved_bytes), most = c->capacity / 2;
+    return atomic_load(&c->starving) || reserved > most ? 0 : most - reserved;
+}
+
+uint64_t object_room(const struct object *o) { return cache_room(o->cache); }
+
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out)
 {
-    if (!essential && atomic_load(&c->filling_bytes) + bytes > c->capacity / 2) return ERR_NOMEM;
-    for (int tries = 0; tries < MAX_ALLOC_TRIES; tries++) {
+    if (!essential && bytes > cache_room(c)) return ERR_NOMEM;
+    for (int tries = 0, empty = 0; tries < MAX_ALLOC_TRIES && empty < MAX_EMPTY_TRIES; tries++) {
         if (memory_alloc(c->memory, bytes, out) == ERR_OK) return ERR_OK;
         if (slice_drop_sparse(c) > 0) continue;
         struct victims v;
         list_init(&v.dead);
         uint64_t freed = evict_run(c->evict, bytes, slice_try_evict, &v);
         slice_free_list(&v.dead);
-        if (freed == 0) break;
+        if (freed == 0) empty++;
     }
     return memory_alloc(c->memory, bytes, out);
+}
+
+/* Filling, or in a reserve; with the last of these its bytes are the policy's. */
+static void slice_unhold(struct slice *s, uint8_t hold)
+{
+    uint8_t held = atomic_fetch_and(&s->holds, (uint8_t)~hold);
+    if (held == hold) atomic_fetch_sub(&s->cache->reserved_bytes, s->length);
+}
+
+/* Whole, and nobody's any more: from now on the policy decides how long it stays. */
+static void slice_to_policy_locked(struct slice *s)
+{
+    if (!s->linked || s->in_policy || atomic_load(&s->holds) || atomic_load(&s->state) != SLICE_READY) return;
+    s->in_policy = true;
+    evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
+}
+
+void object_starving(struct object *o, bool begins)
+{
+    atomic_fetch_add(&o->cache->starving, begins ? 1u : UINT_MAX);
+}
+
+void reserve_add(struct list *reserve, struct slice *s)
+{
+    CHECK(atomic_load(&s->state) == SLICE_FILLING && !list_linked(&s->reserve_link));
+    slice_ref(s);
+    atomic_fetch_or(&s->holds, HOLD_RESERVE);
+    list_push_back(reserve, &s->reserve_link);
+}
+
+void reserve_settle(struct list *reserve, uint64_t index)
+{
+    struct list *n;
+
+    while ((n = list_first(reserve)) != NULL) {
+        struct slice *s = container_of(n, struct slice, reserve_link);
+        if (index != UINT64_MAX && s->index >= index) break;
+        list_remove(n);
+        slice_unhold(s, HOLD_RESERVE);
+        pthread_mutex_lock(&s->shard->lock);
+        slice_to_policy_locked(s);
+        pthread_mutex_unlock(&s->shard->lock);
+        slice_unref(s);
+    }
 }
 
 void slice_unlink_locked(struct slice *s, struct list *dead)
@@ -92,6 +148,7 @@ void slice_unlink_locked(struct slice *s, struct list *dead)
         evict_remove(s->cache->evict, &s->entry);
     }
     s->object->table[s->index] = NULL;
+    list_remove(&s->sibling);
     s->object = NULL;
     list_push_back(dead, &s->free_link);
 }
@@ -129,9 +186,21 @@ uint32_t slice_filled(const struct slice *s)
 }
 const struct extent *slice_extent(const struct slice *s) { return &s->extent; }
 unsigned slice_uses(const struct slice *s) { return atomic_load_explicit(&((struct slice *)s)->uses, memory_order_relaxed); }
+
+/* Counted in whole slices, whatever part of one is lent: too many rather than too few. */
+bool slice_lend(struct slice *s)
+{
+    struct cache *c = s->cache;
+    if (atomic_fetch_add_explicit(&c->lent_bytes, s->length, memory_order_relaxed) + s->length <= c->capacity / 4) return true;
+    atomic_fetch_sub_explicit(&c->lent_bytes, s->length, memory_order_relaxed);
+    return false;
+}
+void slice_lend_end(struct slice *s)
+{
+    atomic_fetch_sub_explicit(&s->cache->lent_bytes, s->length, memory_order_relaxed);
+}
 void slice_mark_unproven(struct slice *s) { atomic_store(&s->unproven, true); }
 
-/* Read-ahead of many readers together may not take all memory, and what a filler has reserved counts as in use. */
 struct slice *slice_new(struct object *o, uint64_t index, bool essential)
 {
     struct cache *c = o->cache;
@@ -149,14 +218,18 @@ struct slice *slice_new(struct object *o, uint64_t index, bool essential)
     s->shard = o->shard;
     s->index = index;
     s->length = length;
+    s->single_use = o->single_use;
     s->hash = o->hash.hi ^ ((index + 1) * 0x9e3779b97f4a7c15ull);
     atomic_init(&s->refs, 1);
     atomic_init(&s->state, SLICE_FILLING);
+    atomic_init(&s->holds, HOLD_FILLING);
+    list_init(&s->sibling);
     list_init(&s->waiters);
     list_init(&s->free_link);
+    list_init(&s->reserve_link);
     list_init(&s->entry.link);
     atomic_fetch_add(&c->nslices, 1);
-    atomic_fetch_add(&c->filling_bytes, length);
+    atomic_fetch_add(&c->reserved_bytes, length);
     evict_note(c->evict, s->hash);
     memory_set_owner(c->memory, &s->extent, s); /* from here on it may be pinned */
     return s;
@@ -190,6 +263,7 @@ enum err object_claim(struct object *o, uint64_t index, bool essential, struct s
 void slice_link_locked(struct object *o, struct slice *s)
 {
     o->table[s->index] = s;
+    list_push_back(&o->slices, &s->sibling);
     s->object = o;
     s->linked = true;
     atomic_fetch_add(&s->refs, 1);
@@ -213,31 +287,43 @@ struct slice *object_lease(struct object *o, uint64_t index, bool use)
     return s;
 }
 
+/* Of an object with millions of slices the lock is let go now and then. */
+#define COUNT_BATCH 1024
+static uint64_t count_batch(struct object *o, uint64_t first, uint64_t end, uint64_t *ready, uint64_t *absent)
+{
+    uint64_t stop = end - first < COUNT_BATCH ? end : first + COUNT_BATCH;
+
+    pthread_mutex_lock(&o->shard->lock);
+    if (list_empty(&o->slices)) {
+        *absent += end - first;
+        stop = end;
+    } else {
+        for (uint64_t i = first; i < stop; i++) {
+            struct slice *s = o->table[i];
+            *absent += !s;
+            *ready += s && atomic_load(&s->state) == SLICE_READY;
+        }
+    }
+    pthread_mutex_unlock(&o->shard->lock);
+    return stop;
+}
+
 void object_count(struct object *o, uint64_t first, uint64_t last, uint64_t *ready, uint64_t *absent)
 {
     CHECK_OBJ(o, OBJECT_MAGIC);
+    uint64_t end = last < o->nslices ? last + 1 : o->nslices;
+
     *ready = *absent = 0;
-    pthread_mutex_lock(&o->shard->lock);
-    for (uint64_t i = first; i <= last && i < o->nslices; i++) {
-        struct slice *s = o->table[i];
-        if (!s)
-            ++*absent;
-        else if (atomic_load(&s->state) == SLICE_READY)
-            ++*ready;
-    }
-    pthread_mutex_unlock(&o->shard->lock);
+    while (first < end && (*ready == 0 || *absent == 0)) first = count_batch(o, first, end, ready, absent);
 }
 
-/* The slice is whole: everyone wakes, and from now on the policy decides how long it stays. */
+/* The slice is whole: everyone wakes. */
 static void slice_complete(struct slice *s)
 {
-    atomic_fetch_sub(&s->cache->filling_bytes, s->length);
+    slice_unhold(s, HOLD_FILLING);
     pthread_mutex_lock(&s->shard->lock);
     atomic_store(&s->state, SLICE_READY);
-    if (s->linked) {
-        s->in_policy = true;
-        evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
-    }
+    slice_to_policy_locked(s);
     waiters_wake_locked(&s->waiters, true, 0);
     pthread_mutex_unlock(&s->shard->lock);
 }
@@ -264,7 +350,7 @@ void slice_fail(struct slice *s, enum err why)
     CHECK_OBJ(s, SLICE_MAGIC);
     if (atomic_load(&s->state) != SLICE_FILLING) return;
     list_init(&dead);
-    atomic_fetch_sub(&s->cache->filling_bytes, s->length);
+    slice_unhold(s, HOLD_FILLING);
     pthread_mutex_lock(&s->shard->lock);
     atomic_store(&s->error, (int)why);
     atomic_store(&s->state, SLICE_DEAD);
@@ -279,9 +365,10 @@ void slice_forget(struct slice *s)
     struct list dead;
 
     CHECK_OBJ(s, SLICE_MAGIC);
+    if (!s->single_use) return;
     list_init(&dead);
     pthread_mutex_lock(&s->shard->lock);
-    if (s->linked && s->object->single_use && atomic_load(&s->state) == SLICE_READY)
+    if (s->linked && atomic_load(&s->state) == SLICE_READY)
         slice_unlink_locked(s, &dead);
     pthread_mutex_unlock(&s->shard->lock);
     slice_free_list(&dead);

@@ -108,28 +108,26 @@ static bool frame_chunk(struct h1_out *o, size_t bytes)
     return h1_out_add(o, line + i, sizeof(line) - i);
 }
 
-/* Pulls until the batch is full, the body's length is reached, or the producer says anything but ERR_OK. */
+/* One pull: a producer gives what belongs together (of an object, bytes of one slice), so that a reader who is slow to take
+ * it holds no more than that. */
 static enum err pull_batch(struct h1_out *o, struct body *b, size_t *total)
 {
-    enum err e = ERR_OK;
-    while (o->count < H1_OUT_CHUNKS && *total < H1_OUT_BATCH) {
-        size_t room = H1_OUT_BATCH - *total;
-        if (o->framing == H1_FRAME_LENGTH && o->left < room) room = (size_t)o->left;
-        if (room == 0) break;
-        unsigned n, from = o->count;
-        size_t got = 0;
-        o->notified = false;
-        e = body_pull(b, o->chunks + from, H1_OUT_CHUNKS - from, room, &n);
-        if (e != ERR_OK) break;
-        if (n == 0 || n > H1_OUT_CHUNKS - from) return ERR_INTERNAL;
-        o->count += n;
-        for (unsigned i = from; i < o->count; i++) got += o->chunks[i].len;
-        if (got == 0 || got > room) return ERR_INTERNAL;
-        if (o->file_min && o->held) choose_sendfile(o, from);
-        *total += got;
-        if (o->framing == H1_FRAME_LENGTH) o->left -= got;
-    }
-    return e;
+    size_t room = H1_OUT_BATCH, got = 0;
+    unsigned n;
+
+    if (o->framing == H1_FRAME_LENGTH && o->left < room) room = (size_t)o->left;
+    if (room == 0) return ERR_OK;
+    o->notified = false;
+    enum err e = body_pull(b, o->chunks, H1_OUT_CHUNKS, room, &n);
+    if (e != ERR_OK) return e;
+    if (n == 0 || n > H1_OUT_CHUNKS) return ERR_INTERNAL;
+    o->count = n;
+    for (unsigned i = 0; i < n; i++) got += o->chunks[i].len;
+    if (got == 0 || got > room) return ERR_INTERNAL;
+    if (o->file_min && o->held) choose_sendfile(o, 0);
+    *total = got;
+    if (o->framing == H1_FRAME_LENGTH) o->left -= got;
+    return ERR_OK;
 }
 
 enum err h1_out_fill(struct h1_out *o, struct body *b)

@@ -71,9 +71,9 @@ static inline void h1_out_notified(struct h1_out *o)
  * is broken: the producer's error, ERR_TRUNCATED when it ended before its length, ERR_INTERNAL when it gave more than
  * it was asked for. */
 enum err h1_out_fill(struct h1_out *o, struct body *b);
-/* One write. ERR_OK: o->put bytes moved (put_body of them body, put_file of these by sendfile); else as stream.h. */
 /* Whether the next flush may hand the message's last byte to the socket. */
 bool h1_out_last_flush(const struct h1_out *o);
+/* One write. ERR_OK: o->put bytes moved (put_body of them body, put_file of these by sendfile); else as stream.h. */
 enum err h1_out_flush(struct h1_out *o, struct stream *s);
 
 void h1_held_release(struct h1_held *h, enum chunk_end how); /* all of them */

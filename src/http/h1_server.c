@@ -27,7 +27,7 @@
 
 enum {
     IN_SLACK_BYTES = 4096,       /* in the read buffer beyond a largest head: pipelined requests */
-    REQUEST_POOL_BYTES = 4 << 20, /* bound of one request's memory */
+    REQUEST_POOL_BYTES = 4 << 20, /* bound of one request's memory where the configuration sets none */
     ROUND_BYTES = 4 << 20,       /* a connection writes at most this much before the others get their turn */
     ROUND_REQUESTS = 64,
     FREE_WORKS = 64
@@ -52,7 +52,7 @@ static void work_free(struct h1_work *w)
     free(w);
 }
 
-static struct h1_work *work_create(size_t cap, unsigned headers)
+static struct h1_work *work_create(size_t cap, unsigned headers, size_t memory)
 {
     struct h1_work *w = calloc(1, sizeof(*w));
     if (!w) return NULL;
@@ -61,7 +61,7 @@ static struct h1_work *work_create(size_t cap, unsigned headers)
     w->max_hdrs = headers;
     w->in = malloc(cap);
     w->hdrs = calloc(headers ? headers : 1, sizeof(*w->hdrs));
-    w->pool = pool_create(REQUEST_POOL_BYTES);
+    w->pool = pool_create(memory ? memory : REQUEST_POOL_BYTES);
     if (w->in && w->hdrs && w->pool) return w;
     work_free(w);
     return NULL;
@@ -79,7 +79,7 @@ static bool work_get(struct h1_conn *c)
         s->free_work = c->work->next;
         s->free_works--;
     } else {
-        c->work = work_create(cap, headers);
+        c->work = work_create(cap, headers, c->conf->request_memory_bytes);
     }
     return c->work != NULL;
 }

@@ -20,6 +20,7 @@ struct h1_server_conf {
     uint64_t linger_bytes;
     uint64_t max_body_bytes;  /* request body: beyond it 413; 0 = no bound */
     uint64_t max_requests;    /* per connection; 0 = no bound */
+    size_t request_memory_bytes; /* bump memory of one request; the same for all confs of a server; 0 = 4 MiB */
     size_t sendfile_min;      /* chunks smaller than this are copied */
     uint64_t sendfile_max_unproven; /* bytes per connection held until the client proves that it read them */
     /* Body of the errors that end a request before the handler saw it, and its Content-Type. NULL: no body. */

@@ -5,19 +5,25 @@
  *
  *   answer                       | outcome
  *   206, 200 of known length     | object published, its body becomes a part (200 longer than a part: a sequential one)
+ *   206 without good validators  | asked again for the whole: answers could not be told to be of one version
  *   200 of unknown length        | only the leader gets it, as it comes; the others ask for themselves
  *   not storable (RFC 9111)      | the leader gets a private object; the key is marked so that nobody waits in line for it
  *   304 to a validation          | the old object's head is refreshed
  *   416                          | asked again by HEAD: an empty object, or a range past the end
  *   5xx, 429, broken connections | tried again with back-off, then stale if allowed, then the failure is everyone's
- *   other                        | the failure is everyone's, as it came */
+ *   other                        | the failure is everyone's, as it came
+ *
+ * While the call's body is not handed over it is the discovery's, and ends with it. */
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "http/cond.h"
 #include "proxy/proxy.h"
+#include "s3/error_xml.h"
 
 #define CAPTURE_BYTES 65536u
+#define JUNK_BYTES (1u << 20) /* of an error answer read to keep its connection */
+#define PRIVATE_SHARE 4       /* of the memory: more than that is not shared if only one answer may fill it */
 #define UNCACHEABLE_MS 10000
 
 struct discovery {
@@ -42,11 +48,13 @@ struct discovery {
     struct meta *failure_head;
     char *capture;
     size_t captured;
+    uint64_t junk;
     int64_t retry_after_s;
 };
 
 static void discovery_submit(struct discovery *d);
 static void discovery_failed(struct discovery *d, enum err e);
+static void discovery_pass_on(struct discovery *d);
 
 static const struct origin_conf *discovery_conf(const struct discovery *d)
 {
@@ -58,6 +66,7 @@ static struct object *discovery_waited_on(const struct discovery *d) { return d-
 static void discovery_free(struct discovery *d)
 {
     timer_stop(&d->timer);
+    upcall_cancel(d->call);
     if (d->leader) d->leader->discovery = NULL;
     list_remove(&d->link);
     object_unref(d->object);
@@ -72,8 +81,6 @@ static void discovery_free(struct discovery *d)
 /* Ends without an answer that anybody can use: those who wait look again. */
 static void discovery_abandon(struct discovery *d)
 {
-    upcall_cancel(d->call);
-    d->call = NULL;
     if (d->object && object_state(d->object) == OBJECT_NEW) object_fail(d->object, NULL);
     if (d->old) object_validate_end(d->old, NULL);
     discovery_free(d);
@@ -125,12 +132,16 @@ static void discovery_give_up(struct discovery *d, enum err e)
         return;
     }
     if (d->old && !server_side) object_drop(d->old);
+    if (d->failure_head && d->junk >= CAPTURE_BYTES) {
+        discovery_pass_on(d);
+        return;
+    }
     if (d->failure_head) {
         const struct repr *h = repr_of(d->failure_head);
         struct head head = {.status = d->status, .hdrs = h->hdrs, .nhdrs = h->nhdrs};
-        repr_create_failure(&head, str_make(d->capture, d->captured), d->by_head, ERR_OK, &failure);
+        repr_create_failure(&head, str_make(d->capture, d->capture ? d->captured : 0), d->by_head, ERR_OK, &failure);
     } else {
-        repr_create_failure(NULL, (struct str){NULL, 0}, false, e, &failure);
+        repr_create_failure(NULL, (struct str){NULL, 0}, false, e == ERR_OK ? ERR_NOMEM : e, &failure);
     }
     discovery_tell_failure(d, failure);
 }
@@ -140,9 +151,10 @@ static void discovery_failed(struct discovery *d, enum err e)
     uint64_t delay_ms;
     struct object *o = discovery_waited_on(d);
     bool wanted = d->leader || object_has_waiters(o);
+    struct str code = d->status && d->capture ? error_xml_code(str_make(d->capture, d->captured)) : (struct str){NULL, 0};
 
     if (wanted && retry_next(&d->retry, &d->worker->budgets[d->src->origin_index], discovery_conf(d),
-                             d->status ? ERR_OK : e, d->status, (struct str){NULL, 0}, d->retry_after_s, false, &delay_ms)) {
+                             d->status ? ERR_OK : e, d->status, code, d->retry_after_s, false, &delay_ms)) {
         log_info("GET " STR_FMT ": %s (status %u), trying again in %llu ms", STR_ARG(d->src->path), err_text(e),
                  d->status, (unsigned long long)delay_ms);
         stat_add(&origin_worker_stats(d->src->origin)->retries, 1);
@@ -160,42 +172,53 @@ static void discovery_judge(const struct discovery *d, const struct head *resp, 
                 (clock_ns() - d->started_ns) / 1000000, v);
 }
 
-/* The body that is coming becomes a part of o, or ends here when there is none. */
-static void discovery_hand_over(struct discovery *d, struct object *o, uint64_t start, uint64_t end,
-                                struct slice **slices, unsigned n)
+/* The body that is coming becomes a part of its object, or ends here when there is none. */
+static void discovery_hand_over(struct discovery *d, struct adoption *a)
 {
-    struct upcall *call = d->call;
-    struct fetch *f = d->leader ? &d->leader->fetch : NULL;
-
-    d->call = NULL;
-    if (!d->by_head && end > start && part_adopt(d->src, o, f, start, end, call, slices, n) == ERR_OK) return;
-    upcall_cancel(call);
-    for (unsigned i = 0; i < n; i++) {
-        slice_fail(slices[i], ERR_AGAIN);
-        slice_unref(slices[i]);
+    a->call = d->call;
+    if (a->end > a->start && part_adopt(d->leader ? &d->leader->fetch : NULL, a) == ERR_OK) {
+        d->call = NULL;
+        return;
+    }
+    if (a->stream) object_stream_end(a->object, a->stream);
+    for (unsigned i = 0; i < a->n; i++) {
+        slice_fail(a->slices[i], ERR_AGAIN);
+        slice_unref(a->slices[i]);
     }
 }
 
-/* Its slices are ours before anybody sees the object, so nobody asks for the same bytes. A stream longer than a part
- * claims its slices as it reaches them. */
-static void discovery_publish(struct discovery *d, struct object *o, struct meta *m, uint64_t start, uint64_t end)
+/* What is claimed of the body's slices before anybody sees the object, so that nobody asks for the same bytes: all, or of a
+ * stream longer than a part the first. A range part ends where memory did. What nothing ties to another answer has its one
+ * stream now: if this was a HEAD, whoever wants the body must ask anew. */
+static enum err discovery_publish(struct discovery *d, struct meta *m, struct adoption *a)
 {
-    const struct repr *r = repr_of(m);
-    bool validated = r->etag_strong || (!r->etag.n && r->last_modified.n);
-    bool stream = end - start > discovery_conf(d)->part_bytes;
-    uint64_t ss = object_slice_bytes(o);
-    struct slice *slices[MAX_RUN];
-    unsigned n = d->by_head || stream || end <= start ? 0 : (unsigned)((end - 1) / ss - start / ss + 1);
+    struct object *o = a->object;
+    uint64_t ss = object_slice_bytes(o), length = a->end - a->start;
+    bool once = !repr_joinable(repr_of(m)), large = length > discovery_conf(d)->part_bytes;
+    uint64_t want = length == 0 ? 0 : large ? 1 : (a->end - 1) / ss - a->start / ss + 1;
 
-    if (n > MAX_RUN) n = MAX_RUN;
-    if (!d->by_head && ((d->whole && stream) || !validated)) object_set_sequential(o);
-    if (object_publish(o, m, start / ss, &n, slices) != ERR_OK) {
+    if (once || large) object_set_sequential(o, once);
+    if (once || large) a->stream = object_stream_first(o, a->start / ss);
+    a->n = want < MAX_RUN ? (unsigned)want : MAX_RUN;
+    enum err e = object_publish(o, m, a->start / ss, &a->n, a->slices);
+    if (e == ERR_OK && !a->stream && a->n < want) {
+        a->end = a->n ? (a->start / ss + a->n) * ss : a->start;
+        a->longer = true;
+    }
+    return e;
+}
+
+/* It is to be shared. */
+static void discovery_share(struct discovery *d, struct meta *m, uint64_t start, uint64_t end)
+{
+    struct adoption a = {.source = d->src, .object = d->object, .start = start, .end = end};
+
+    if (discovery_publish(d, m, &a) != ERR_OK) {
         meta_unref(m);
-        d->status = 0;
         discovery_give_up(d, ERR_NOMEM);
         return;
     }
-    discovery_hand_over(d, o, start, end, slices, n);
+    discovery_hand_over(d, &a);
     if (d->old) object_validate_end(d->old, NULL);
     discovery_free(d);
 }
@@ -203,37 +226,39 @@ static void discovery_publish(struct discovery *d, struct object *o, struct meta
 /* Not to be shared: the leader gets an object of its own, the key is marked. */
 static void discovery_private(struct discovery *d, struct meta *m, uint64_t start, uint64_t end)
 {
-    struct object *o = NULL;
+    struct adoption a = {.source = d->src, .start = start, .end = end};
+    enum err e = ERR_OK;
 
+    if (d->old) object_drop(d->old);
     if (!d->leader) {
         meta_unref(m);
-        if (d->old) object_drop(d->old);
         discovery_abandon(d);
         return;
     }
-    if (d->old) object_drop(d->old);
-    if (!object_indexed(d->object)) { /* private already, or a successor */
-        o = object_ref(d->object);
-    } else if (object_create_private(d->leader->cache, &d->leader->key, &o) != ERR_OK) {
+    if (object_indexed(d->object))
+        e = object_create_private(d->leader->cache, &d->leader->key, &a.object);
+    else /* private already, or a successor */
+        a.object = object_ref(d->object);
+    if (e == ERR_OK) e = discovery_publish(d, m, &a);
+    if (e != ERR_OK) {
         meta_unref(m);
+        object_unref(a.object);
         discovery_give_up(d, ERR_NOMEM);
         return;
     }
-    if (o != d->object) object_mark_uncacheable(d->object, loop_now_ms(d->worker->loop), UNCACHEABLE_MS);
-    d->leader->handed = o;
-    discovery_publish(d, o, m, start, end);
+    d->leader->handed = a.object;
+    discovery_hand_over(d, &a);
+    if (a.object != d->object) object_mark_uncacheable(d->object, loop_now_ms(d->worker->loop), UNCACHEABLE_MS);
+    if (d->old) object_validate_end(d->old, NULL);
+    discovery_free(d);
 }
 
-static void discovery_stream(struct discovery *d, const struct head *resp, int64_t length)
+/* The leader goes its own way, and nobody is to wait in line for this key. The call, if it is still there, is the
+ * caller's. */
+static struct request *discovery_dissolve(struct discovery *d)
 {
     struct request *r = d->leader;
-    struct upcall *call = d->call;
 
-    if (!r) {
-        discovery_abandon(d);
-        return;
-    }
-    d->call = NULL;
     r->discovery = NULL;
     d->leader = NULL;
     waiter_cancel(r->waiter);
@@ -241,12 +266,36 @@ static void discovery_stream(struct discovery *d, const struct head *resp, int64
         object_drop(d->old);
         object_validate_end(d->old, NULL);
     }
-    if (object_indexed(d->object))
+    if (d->object && object_indexed(d->object))
         object_mark_uncacheable(d->object, loop_now_ms(d->worker->loop), UNCACHEABLE_MS);
-    else if (object_state(d->object) == OBJECT_NEW)
+    else if (d->object && object_state(d->object) == OBJECT_NEW)
         object_fail(d->object, NULL);
-    pass_adopt(r, resp, length, call);
     discovery_free(d);
+    return r;
+}
+
+/* The answer as it comes, to the leader alone. */
+static void discovery_stream(struct discovery *d, const struct head *resp, int64_t length)
+{
+    struct upcall *call = d->call;
+
+    if (!d->leader) {
+        discovery_abandon(d);
+        return;
+    }
+    d->call = NULL;
+    pass_adopt(discovery_dissolve(d), resp, length, call);
+}
+
+/* An error answer too long to keep for everyone: the leader asks past the cache. */
+static void discovery_pass_on(struct discovery *d)
+{
+    upcall_cancel(d->call);
+    d->call = NULL;
+    if (d->leader)
+        pass_start(discovery_dissolve(d));
+    else
+        discovery_abandon(d);
 }
 
 static enum err discovery_extent(const struct discovery *d, const struct head *resp, int64_t length, uint64_t *size,
@@ -273,9 +322,35 @@ static enum err discovery_extent(const struct discovery *d, const struct head *r
     return ERR_OK;
 }
 
-static bool can_resume(const struct head *resp)
+/* Asks for it in another way. */
+static void discovery_again(struct discovery *d, bool by_head, bool whole)
 {
-    return etag_is_strong(head_value(resp, HDR_ETAG)) || head_find(resp, HDR_LAST_MODIFIED);
+    upcall_cancel(d->call);
+    d->call = NULL;
+    d->by_head = by_head;
+    d->whole = whole;
+    discovery_submit(d);
+}
+
+/* The head says what the object is, of which bytes [start, end) are coming. */
+static void discovery_learnt(struct discovery *d, const struct head *resp, struct meta *m, bool storable, uint64_t start,
+                             uint64_t end)
+{
+    struct repr *r = m->user;
+    bool whole = start == 0 && end == m->size, once = !repr_joinable(r);
+
+    if (once && (d->by_head ? d->leader && !d->leader->head_only : !whole)) {
+        meta_unref(m);
+        discovery_again(d, false, true);
+        return;
+    }
+    r->checksums_asked = d->by_head || whole;
+    if (d->leader) d->leader->fwd_status = resp->status;
+    /* Readers of different speed could not share what does not stay: those left behind could not ask for it again. */
+    if (!storable || (once && m->size > object_capacity(d->object) / PRIVATE_SHARE))
+        discovery_private(d, m, start, end);
+    else
+        discovery_share(d, m, start, end);
 }
 
 static void discovery_found(struct discovery *d, const struct head *resp, int64_t length)
@@ -286,15 +361,10 @@ static void discovery_found(struct discovery *d, const struct head *resp, int64_
     enum err e = discovery_extent(d, resp, length, &size, &start, &end);
 
     if (e == ERR_NOT_SUPPORTED) {
-        discovery_stream(d, resp, length);
-        return;
-    }
-    if (e == ERR_OK && resp->status == 206 && !can_resume(resp) && (start > 0 || end < size)) {
-        /* Nothing tells its versions apart: parts of it must not be joined. Ask for all of it in one answer. */
-        upcall_cancel(d->call);
-        d->call = NULL;
-        d->whole = true;
-        discovery_submit(d);
+        if (d->by_head && d->leader && !d->leader->head_only)
+            discovery_again(d, false, true); /* HEAD did not tell the length, and there is a body to come */
+        else
+            discovery_stream(d, resp, length);
         return;
     }
     if (e == ERR_OK) {
@@ -307,14 +377,7 @@ static void discovery_found(struct discovery *d, const struct head *resp, int64_
         discovery_failed(d, e);
         return;
     }
-    struct repr *r = m->user;
-    r->checksums_asked = d->by_head || (start == 0 && end == size);
-    if (resp->status == 200 && !d->by_head && !d->whole) d->whole = true; /* ranges are ignored there */
-    if (d->leader) d->leader->fwd_status = resp->status;
-    if (v.storable)
-        discovery_publish(d, d->object, m, start, end);
-    else
-        discovery_private(d, m, start, end);
+    discovery_learnt(d, resp, m, v.storable, start, end);
 }
 
 /* Freshness of a validated representation follows the stored fields with the 304's over them. */
@@ -390,6 +453,7 @@ static void discovery_capture_begin(struct discovery *d, const struct head *resp
 
     d->status = resp->status;
     d->captured = 0;
+    d->junk = 0;
     d->retry_after_s = str_to_u64(head_value(resp, HDR_RETRY_AFTER), &s) && s < 3600 ? (int64_t)s : -1;
     meta_unref(d->failure_head);
     d->failure_head = NULL;
@@ -409,16 +473,10 @@ static void discovery_head(void *arg, const struct head *resp, int64_t length)
     } else if (resp->status == 304) {
         discovery_not_modified(d, resp);
     } else if (resp->status == 416 && !d->by_head && !d->whole) {
-        upcall_cancel(d->call);
-        d->call = NULL;
-        d->by_head = true;
-        discovery_submit(d);
+        discovery_again(d, true, false);
     } else {
         discovery_capture_begin(d, resp);
-        if (d->capture) return;
-        upcall_cancel(d->call);
-        d->call = NULL;
-        discovery_give_up(d, ERR_NOMEM);
+        if (!d->capture) discovery_give_up(d, ERR_NOMEM);
     }
 }
 
@@ -427,13 +485,27 @@ static unsigned discovery_space(void *arg, struct iovec *iov, unsigned max)
     struct discovery *d = arg;
 
     (void)max;
-    if (d->captured == CAPTURE_BYTES) d->captured = 0; /* longer than anybody's error document: only its end is kept */
+    if (d->captured == CAPTURE_BYTES) d->captured = 0; /* too long to keep: read on only to keep the connection */
     iov->iov_base = d->capture + d->captured;
     iov->iov_len = CAPTURE_BYTES - d->captured;
     return 1;
 }
 
-static void discovery_filled(void *arg, size_t n) { ((struct discovery *)arg)->captured += n; }
+static void discovery_filled(void *arg, size_t n)
+{
+    struct discovery *d = arg;
+
+    d->captured += n;
+    d->junk += n;
+    if (d->captured == CAPTURE_BYTES && !(d->status >= 500 || d->status == 429)) {
+        discovery_pass_on(d);
+        return;
+    }
+    if (d->junk <= JUNK_BYTES) return;
+    upcall_cancel(d->call);
+    d->call = NULL;
+    discovery_failed(d, ERR_OK);
+}
 
 static void discovery_end(void *arg, enum err why)
 {

@@ -8,8 +8,13 @@
  *
  *   slices[i]  | meaning
  *   a lease    | claimed: ours to fill
- *   NULL       | filled and given away (before pos), or not claimed (after pos): claimed when the stream gets there; if
- *              | somebody else has it by then, its bytes are read and dropped */
+ *   NULL       | filled and given away (before pos), or not claimed (after pos)
+ *
+ * Two kinds. A range part has claimed all its slices before it asks and never waits for memory, so that parts that wait for
+ * a connection and parts that wait for memory cannot wait for each other. A stream (see cache.h) claims them when it gets
+ * there; if somebody else has one by then, its bytes are read and dropped. It keeps what it has filled in a reserve until
+ * the furthest of its readers has come to it, stays only so far ahead of that one, and gives up when it gets no memory for
+ * long. */
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -17,7 +22,10 @@
 
 #define SCRATCH_BYTES 65536u
 #define PAUSE_MS 10
+#define PATIENCE_MS 10000
 #define SPACE_BYTES (4u << 20)
+#define JUNK_BYTES (1u << 20) /* of an error answer read to keep its connection */
+#define STREAM_SHARE 8        /* of the memory: how far a stream may be ahead */
 
 struct part {
     struct list link, fetch_link;
@@ -32,11 +40,14 @@ struct part {
     uint64_t skip;      /* bytes of the present answer before pos: a 200 to a ranged request */
     uint64_t first_index;
     unsigned nslices;
-    bool filler;        /* the object's one sequential filler */
+    uint64_t stream;    /* not 0: it is, or was, the object's stream of that name */
+    struct list reserve; /* a stream's own, for its readers */
+    uint64_t short_since_ms;
     bool longer;        /* the present answer goes on after `end`: it is cut off there */
     bool drop_slice;    /* the slice at pos is somebody else's: drop its bytes */
     bool paused;        /* space() gave nothing */
     unsigned bad_status; /* an error answer is being read to its end */
+    uint64_t junk;
     int64_t retry_after_s;
     struct retry retry;
     struct timer timer;
@@ -58,7 +69,7 @@ static struct slice **part_slot(struct part *p)
 static void part_free(struct part *p)
 {
     timer_stop(&p->timer);
-    if (p->filler) object_filler_end(p->object);
+    if (p->stream) object_stream_end(p->object, p->stream);
     list_remove(&p->link);
     list_remove(&p->fetch_link);
     object_unref(p->object);
@@ -81,27 +92,47 @@ static void part_finish(struct part *p, enum err e)
         slice_unref(p->slices[i]);
         p->slices[i] = NULL;
     }
+    if (f)
+        list_splice_back(&f->reserve, &p->reserve);
+    else
+        reserve_settle(&p->reserve, UINT64_MAX);
     part_free(p);
     if (f) {
         f->in_flight--;
+        if (e != ERR_OK && e != ERR_AGAIN && e != ERR_CANCELLED && e != ERR_NOMEM) f->error = e;
         if (f->request->deliver) deliver_part_ended(f->request->deliver);
     }
+}
+
+/* How far the reader has got that a stream runs for: the furthest that follows it, or where another stream has taken its
+ * place, the one of its own request. False: nobody. */
+static bool part_stream_reader(const struct part *p, uint64_t *at)
+{
+    bool current = object_stream_is(p->object, p->stream);
+
+    if (!p->fetch && !(current && object_has_readers(p->object))) return false;
+    *at = current ? object_furthest_reader(p->object) : 0;
+    if (p->fetch && p->fetch->reader_at > *at) *at = p->fetch->reader_at;
+    return true;
 }
 
 static void part_resume_timer(struct timer *t)
 {
     struct part *p = container_of(t, struct part, timer);
+    uint64_t at;
 
     if (p->waiting_retry) {
         p->waiting_retry = false;
         part_submit(p);
     } else if (p->paused && p->call) {
         p->paused = false;
-        if (p->filler && !p->fetch && !object_has_readers(p->object)) {
+        if (p->stream && !part_stream_reader(p, &at)) {
             part_finish(p, ERR_CANCELLED);
-            return;
+        } else if (p->short_since_ms && loop_now_ms(p->worker->loop) - p->short_since_ms > PATIENCE_MS) {
+            part_finish(p, ERR_AGAIN);
+        } else {
+            upcall_resume(p->call);
         }
-        upcall_resume(p->call);
     }
 }
 
@@ -121,25 +152,36 @@ static unsigned part_scratch(struct part *p, struct iovec *iov, uint64_t bytes)
     return 1;
 }
 
-/* Makes sure the slice at pos is ours or known to be somebody else's; false: no memory now. */
+/* How many bytes before its reader a stream may be, but always in the slice that is waited for. */
+static uint64_t part_ahead_bytes(const struct part *p)
+{
+    uint64_t ahead = origin_conf(origin_worker_origin(p->src->origin))->read_ahead_bytes;
+    uint64_t share = object_capacity(p->object) / STREAM_SHARE;
+    return ahead < share ? ahead : share;
+}
+
+/* Makes sure the slice at pos is ours or known to be somebody else's. False: no memory now, or far enough ahead. */
 static bool part_ready_slice(struct part *p)
 {
     struct slice **s = part_slot(p);
     uint32_t ss = object_slice_bytes(p->object);
+    uint64_t at = 0;
 
     if (*s || p->drop_slice) return true;
-    switch (object_claim(p->object, p->pos / ss, true, s)) {
-    case ERR_OK: return true;
-    case ERR_AGAIN: p->drop_slice = true; return true;
-    default: return false;
+    if (part_stream_reader(p, &at)) reserve_settle(&p->reserve, at / ss);
+    if (p->pos > at && p->pos - at > part_ahead_bytes(p)) return false;
+    enum err e = object_claim(p->object, p->pos / ss, p->pos <= at, s);
+    if (e == ERR_NOMEM) {
+        if (!p->short_since_ms) p->short_since_ms = loop_now_ms(p->worker->loop);
+        return false;
     }
-}
-
-static bool part_too_far_ahead(const struct part *p)
-{
-    if (!p->filler) return false;
-    uint64_t horizon = object_furthest_reader(p->object) + origin_conf(origin_worker_origin(p->src->origin))->read_ahead_bytes;
-    return p->pos > horizon && p->pos % object_slice_bytes(p->object) == 0;
+    p->short_since_ms = 0;
+    if (e == ERR_OK)
+        reserve_add(&p->reserve, *s);
+    else
+        p->drop_slice = true;
+    object_stream_at(p->object, p->stream, p->pos / ss + 1);
+    return true;
 }
 
 static unsigned part_space(void *arg, struct iovec *iov, unsigned max)
@@ -151,7 +193,11 @@ static unsigned part_space(void *arg, struct iovec *iov, unsigned max)
 
     if (p->bad_status) return part_scratch(p, iov, SCRATCH_BYTES);
     if (p->skip) return part_scratch(p, iov, p->skip);
-    if (part_too_far_ahead(p) || !part_ready_slice(p)) return part_pause(p);
+    if (p->pos == p->end) { /* more than the head has promised */
+        part_finish(p, ERR_OK);
+        return 0;
+    }
+    if (!part_ready_slice(p)) return part_pause(p);
     if (p->drop_slice) {
         uint64_t next = (p->pos / ss + 1) * ss;
         return part_scratch(p, iov, (next < p->end ? next : p->end) - p->pos);
@@ -170,15 +216,27 @@ static unsigned part_space(void *arg, struct iovec *iov, unsigned max)
     return n;
 }
 
+static void part_skipped(struct part *p, size_t n)
+{
+    if (!p->bad_status) {
+        p->skip -= n;
+        return;
+    }
+    p->junk += n;
+    if (p->junk <= JUNK_BYTES) return;
+    upcall_cancel(p->call);
+    p->call = NULL;
+    part_failed(p, ERR_UNAVAILABLE, p->bad_status);
+}
+
 static void part_filled(void *arg, size_t n)
 {
     struct part *p = arg;
     uint32_t ss = object_slice_bytes(p->object);
 
     if (p->fetch) p->fetch->request->origin_bytes += n;
-    if (p->bad_status) return;
-    if (p->skip) {
-        p->skip -= n;
+    if (p->bad_status || p->skip) {
+        part_skipped(p, n);
         return;
     }
     while (n > 0) {
@@ -207,7 +265,7 @@ static void part_end(void *arg, enum err why)
     p->paused = false;
     if (p->bad_status) {
         part_failed(p, ERR_UNAVAILABLE, p->bad_status);
-    } else if (why == ERR_OK && p->pos == p->end) {
+    } else if (p->pos == p->end) { /* whatever went wrong after the last byte */
         window_part_done(&p->worker->windows[p->src->origin_index], p->end - p->start, p->first_byte_us,
                          (clock_ns() - p->started_ns) / 1000);
         part_finish(p, ERR_OK);
@@ -240,17 +298,15 @@ static enum err part_check_partial(struct part *p, const struct head *resp, int6
     return ERR_OK;
 }
 
-/* The whole object instead of a range: what stands before us is read and dropped, and nobody asks in parallel again. */
+/* The whole object instead of a range: nobody asks in parallel again. A stream reads and drops what stands before it; of
+ * range parts that would be many times the same, so they leave it to a stream. */
 static enum err part_check_whole(struct part *p, int64_t length)
 {
-    if (length < 0) return ERR_PROTOCOL;
-    if ((uint64_t)length != object_size(p->object)) return ERR_CHANGED;
-    if (p->pos != 0 || p->end != object_size(p->object)) {
-        object_set_sequential(p->object);
-        if (!p->filler) p->filler = object_filler_begin(p->object);
-    }
+    if (length >= 0 && (uint64_t)length != object_size(p->object)) return ERR_CHANGED;
+    if (p->pos != 0 || p->end != object_size(p->object)) object_set_sequential(p->object, false);
+    if (p->pos != 0 && !p->stream) return ERR_AGAIN;
     p->skip = p->pos;
-    p->longer = p->end < object_size(p->object);
+    p->longer = length < 0 || p->end < object_size(p->object);
     return ERR_OK;
 }
 
@@ -305,6 +361,7 @@ static void part_submit(struct part *p)
     const struct repr *r = repr_of(p->meta);
 
     p->bad_status = 0;
+    p->junk = 0;
     p->skip = 0;
     p->longer = false;
     p->retry_after_s = -1;
@@ -319,11 +376,10 @@ static void part_submit(struct part *p)
     if (e != ERR_OK) part_failed(p, e, 0);
 }
 
-/* Nobody could ever tell the versions apart: such an object cannot be resumed, only asked for from the start. */
+/* Where nothing tells versions apart, bytes of two answers must not meet. */
 static bool part_can_resume(const struct part *p)
 {
-    const struct repr *r = repr_of(p->meta);
-    return p->pos == p->start || r->etag_strong || r->last_modified.n > 0;
+    return p->pos == p->start || repr_joinable(repr_of(p->meta));
 }
 
 static void part_failed(struct part *p, enum err e, unsigned status)
@@ -332,13 +388,17 @@ static void part_failed(struct part *p, enum err e, unsigned status)
     uint64_t delay_ms;
     bool wanted = p->fetch || object_has_readers(p->object);
     bool progress = p->pos > p->pos_at_try;
+    /* The object has been answered for properly before: garbage is one sick connection's. */
+    enum err again = e == ERR_PROTOCOL ? ERR_RESET : e;
 
     timer_stop(&p->timer);
     if (e == ERR_CHANGED || e == ERR_NOT_FOUND) {
         object_drop(p->object);
         part_finish(p, e);
+    } else if (e == ERR_AGAIN) {
+        part_finish(p, e);
     } else if (wanted && part_can_resume(p) &&
-               retry_next(&p->retry, &p->worker->budgets[p->src->origin_index], oc, status ? ERR_OK : e, status,
+               retry_next(&p->retry, &p->worker->budgets[p->src->origin_index], oc, status ? ERR_OK : again, status,
                           (struct str){NULL, 0}, p->retry_after_s, progress, &delay_ms)) {
         log_info("part of " STR_FMT " at %llu: %s (status %u), trying again in %llu ms",
                  STR_ARG(p->src->path), (unsigned long long)p->pos, err_text(e), status, (unsigned long long)delay_ms);
@@ -373,6 +433,7 @@ static struct part *part_new(struct source *src, struct object *o, struct fetch 
     timer_init(&p->timer, p->worker->loop, part_resume_timer);
     list_push_back(&p->worker->parts, &p->link);
     list_init(&p->fetch_link);
+    list_init(&p->reserve);
     if (f) {
         list_push_back(&f->parts, &p->fetch_link);
         f->in_flight++;
@@ -380,43 +441,76 @@ static struct part *part_new(struct source *src, struct object *o, struct fetch 
     return p;
 }
 
-enum err part_adopt(struct source *src, struct object *o, struct fetch *f, uint64_t start, uint64_t end,
-                    struct upcall *call, struct slice **slices, unsigned n)
+/* The slices are the part's, and kept for its reader. */
+static void part_take(struct part *p, struct slice *const *slices, unsigned n)
 {
-    struct part *p = part_new(src, o, f, start, end);
+    struct list *reserve = p->stream ? &p->reserve : p->fetch ? &p->fetch->reserve : NULL;
+
+    for (unsigned i = 0; i < n; i++) {
+        p->slices[i] = slices[i];
+        if (reserve) reserve_add(reserve, slices[i]);
+    }
+}
+
+enum err part_adopt(struct fetch *f, const struct adoption *a)
+{
+    struct part *p = part_new(a->source, a->object, f, a->start, a->end);
 
     if (!p) return ERR_NOMEM;
-    if (object_sequential(o)) p->filler = object_filler_begin(o);
-    if (n) memcpy(p->slices, slices, n * sizeof slices[0]);
-    p->call = call;
-    upcall_retarget(call, &part_events, p);
+    p->stream = a->stream;
+    p->longer = a->longer;
+    part_take(p, a->slices, a->n);
+    if (p->stream) object_stream_at(p->object, p->stream, p->first_index + a->n);
+    p->call = a->call;
+    upcall_retarget(p->call, &part_events, p);
     return ERR_OK;
 }
 
-/* One sequential stream from the needed slice to the object's end, unless one is under way. */
+static void slices_give_up(struct slice **slices, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        slice_fail(slices[i], ERR_AGAIN);
+        slice_unref(slices[i]);
+    }
+}
+
+/* A new stream from the needed slice to the object's end, unless it is there or one is on its way. Streams of ours that
+ * have passed it by are of no use any more. */
 static enum err pump_sequential(struct fetch *f, struct object *o, struct source *src, uint64_t needed)
 {
     uint32_t ss = object_slice_bytes(o);
+    struct slice *s;
+    uint64_t stream;
+    enum err e = object_stream_claim(o, needed / ss, &stream, &s);
 
-    if (!object_filler_begin(o)) return ERR_AGAIN;
+    if (e == ERR_CHANGED) object_drop(o);
+    if (e != ERR_OK) return e;
+    LIST_EACH_SAFE(n, tmp, &f->parts) {
+        struct part *old = container_of(n, struct part, fetch_link);
+        if (old->stream) part_finish(old, ERR_CANCELLED);
+    }
     struct part *p = part_new(src, o, f, needed / ss * ss, object_size(o));
     if (!p) {
-        object_filler_end(o);
+        slices_give_up(&s, 1);
+        object_stream_end(o, stream);
         return ERR_NOMEM;
     }
-    p->filler = true;
+    p->stream = stream;
+    part_take(p, &s, 1);
+    object_stream_at(o, stream, needed / ss + 1);
     part_submit(p);
     return ERR_OK;
 }
 
-/* Claims the run of missing slices at *index, at most max long; *index moves to what was not looked at yet. */
-static unsigned claim_run(struct object *o, uint64_t *index, uint64_t last, uint64_t needed, unsigned max,
+/* Claims the first run of missing slices from *index on that begins before `stop`, at most max long; *index moves to what
+ * was not looked at yet. */
+static unsigned claim_run(struct object *o, uint64_t *index, uint64_t stop, uint64_t last, uint64_t needed, unsigned max,
                           struct slice **out, enum err *why)
 {
     unsigned n = 0;
 
     *why = ERR_OK;
-    while (*index <= last && n < max) {
+    while (*index <= (n ? last : stop) && n < max) {
         enum err e = object_claim(o, *index, *index == needed, &out[n]);
         if (e == ERR_OK) {
             n++;
@@ -429,6 +523,14 @@ static unsigned claim_run(struct object *o, uint64_t *index, uint64_t last, uint
         ++*index;
     }
     return n;
+}
+
+/* Rather none than a part of one slice for every slice that is read: where read-ahead is held up by memory it goes on when
+ * there is room for a whole part, or for a fair share of a small cache. */
+static bool room_ahead(const struct object *o, uint64_t bytes, uint64_t part_bytes)
+{
+    uint64_t share = object_capacity(o) / 16, enough = part_bytes < share ? part_bytes : share;
+    return object_room(o) >= (bytes < enough ? bytes : enough);
 }
 
 enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint64_t *next, uint64_t end, uint64_t needed)
@@ -446,7 +548,8 @@ enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint6
         struct slice *claimed[MAX_RUN];
         enum err why;
         uint64_t index = *next / ss;
-        unsigned n = claim_run(o, &index, (end - 1) / ss, needed / ss, run, claimed, &why);
+        if (*next > needed && !room_ahead(o, end - *next, (uint64_t)run * ss)) break;
+        unsigned n = claim_run(o, &index, (stop - 1) / ss, (end - 1) / ss, needed / ss, run, claimed, &why);
         if (n == 0) {
             *next = index * ss;
             if (why == ERR_NOMEM) return *next <= needed ? ERR_NOMEM : ERR_OK;
@@ -456,19 +559,31 @@ enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint6
         uint64_t start = (index - n) * ss, stop_at = index * ss < object_size(o) ? index * ss : object_size(o);
         struct part *p = part_new(src, o, f, start, stop_at);
         if (!p) {
-            for (unsigned i = 0; i < n; i++) {
-                slice_fail(claimed[i], ERR_AGAIN);
-                slice_unref(claimed[i]);
-            }
+            slices_give_up(claimed, n);
             return ERR_NOMEM;
         }
-        memcpy(p->slices, claimed, n * sizeof claimed[0]);
+        part_take(p, claimed, n);
         *next = index * ss;
         part_submit(p);
         if (why == ERR_NOMEM) break;
     }
     return ERR_OK;
 }
+
+void fetch_init(struct fetch *f, struct request *r)
+{
+    *f = (struct fetch){.request = r};
+    list_init(&f->parts);
+    list_init(&f->reserve);
+}
+
+void fetch_reader_at(struct fetch *f, uint64_t offset, uint64_t index)
+{
+    f->reader_at = offset;
+    if (!list_empty(&f->reserve)) reserve_settle(&f->reserve, index);
+}
+
+void fetch_release(struct fetch *f) { reserve_settle(&f->reserve, UINT64_MAX); }
 
 void fetch_leave(struct fetch *f)
 {
@@ -478,6 +593,8 @@ void fetch_leave(struct fetch *f)
         p->fetch = NULL;
     }
     f->in_flight = 0;
+    f->reader_at = 0;
+    fetch_release(f);
 }
 
 void worker_cancel_parts(struct worker *w)

@@ -11,6 +11,7 @@
 static struct proxy *the_proxy;
 
 void modapi_set_proxy(struct proxy *p) { the_proxy = p; }
+struct proxy *modapi_proxy(void) { return the_proxy; }
 
 static struct request *req(const s3p_request *r) { return (struct request *)(uintptr_t)r; }
 static s3p_request *pub(struct request *r) { return (s3p_request *)r; }
@@ -41,7 +42,7 @@ void modapi_handler(struct request *r)
 void modapi_head_filters(struct request *r)
 {
     for (const s3p_module *const *m = modules_head_filters(r->worker->proxy->modules); *m; m++)
-        if ((*m)->head_filter(pub(r)) == S3P_ERROR) log_warn("module %s: head filter failed", (*m)->name);
+        if ((*m)->head_filter(pub(r)) == S3P_ERROR) log_info("module %s: head filter failed", (*m)->name);
 }
 
 void modapi_log(struct request *r)
@@ -71,6 +72,7 @@ static const char *operation(const struct request *r)
         default: return "";
         }
     }
+    if (r->s3.op == OP_DELETE_MANY || (r->s3.op == OP_WRITE_OBJECT && r->x->req.method == METHOD_DELETE)) return "DELETE";
     return op_name(r->s3.op);
 }
 
@@ -118,6 +120,22 @@ static s3p_str api_request_header(const s3p_request *r, const char *lower_name)
     return h ? out(h->value) : (s3p_str){NULL, 0};
 }
 
+/* The one answer of a request is not given yet, and not just going out. */
+static bool may_answer(struct request *r, const char *what)
+{
+    if (!r->responded && !r->filtering) return true;
+    if (r->status) /* else the client has left */
+        log_error("module %s: %s after the request was answered; ignored", r->handler ? r->handler->name : "(access)", what);
+    return false;
+}
+
+static void body_done(struct request *r, s3p_str body)
+{
+    void (*done)(s3p_request *, s3p_str, void *) = r->body_done;
+    r->body_done = NULL;
+    if (done) done(pub(r), body, r->body_arg);
+}
+
 /* Reads the whole body into memory for a handler. */
 static void body_more(void *arg)
 {
@@ -134,12 +152,10 @@ static void body_more(void *arg)
         }
         if (e == ERR_AGAIN) return;
         if (e == ERR_OK && !r->body_text.failed) continue;
-        void (*done)(s3p_request *, s3p_str, void *) = r->body_done;
-        r->body_done = NULL;
         bool whole = e == ERR_END && !r->body_text.failed;
         static const char nothing[1] = "";
         s3p_str text = {r->body_text.p ? r->body_text.p : nothing, r->body_text.n};
-        done(pub(r), whole ? text : (s3p_str){NULL, 0}, r->body_arg);
+        body_done(r, whole ? text : (s3p_str){NULL, 0});
     }
 }
 
@@ -151,6 +167,12 @@ static void api_request_body(s3p_request *pr, size_t max, void (*done)(s3p_reque
         done(pr, (s3p_str){"", 0}, arg);
         return;
     }
+    int64_t length = r->x->req_body.length;
+    uint64_t most = length >= 0 && (uint64_t)length < max ? (uint64_t)length : max;
+    if (r->body_done || r->body_text.max || (length >= 0 && (uint64_t)length > max) || !request_account(r, most)) {
+        done(pr, (s3p_str){NULL, 0}, arg); /* asked twice, or more than there is room for */
+        return;
+    }
     strbuf_init(&r->body_text, max ? max : 1);
     r->body_done = done;
     r->body_arg = arg;
@@ -159,9 +181,34 @@ static void api_request_body(s3p_request *pr, size_t max, void (*done)(s3p_reque
     body_more(r);
 }
 
+void modapi_end(struct request *r)
+{
+    if (!r->body_done) return;
+    r->responded = true; /* whatever it would say now, nobody hears it */
+    body_done(r, (s3p_str){NULL, 0});
+}
+
+/* RFC 9110 sections 5.1 and 5.5: nothing a module says can end the field it says it in. */
+static bool is_field(struct str name, struct str value)
+{
+    static const char others[] = "!#$%&'*+-.^_`|~";
+
+    for (size_t i = 0; i < name.n; i++) {
+        char c = name.p[i];
+        bool alnum = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        if (!alnum && (c == '\0' || !strchr(others, c))) return false;
+    }
+    for (size_t i = 0; i < value.n; i++) {
+        unsigned char c = (unsigned char)value.p[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
+    }
+    return name.n > 0;
+}
+
 static bool api_response_set(s3p_request *pr, const char *name, s3p_str value)
 {
     struct request *r = req(pr);
+    if (r->responded || !is_field(str_c(name), in(value))) return false;
     struct str n = pool_str(r->x->pool, str_c(name)), v;
 
     if (!n.p) return false;
@@ -176,25 +223,29 @@ static unsigned api_response_status(const s3p_request *r) { return req(r)->statu
 static void api_respond(s3p_request *pr, unsigned status, const char *content_type, s3p_str body)
 {
     struct request *r = req(pr);
-    struct str copy = pool_str(r->x->pool, in(body));
 
-    if (!copy.p) {
-        /* Larger than a request's memory: kept in a buffer of its own, freed with the request. */
-        strbuf_free(&r->body_text);
-        strbuf_init(&r->body_text, body.n + 1);
-        strbuf_add(&r->body_text, body.p, body.n);
-        copy = strbuf_get(&r->body_text);
-        if (r->body_text.failed) {
-            request_fail(r, ERR_NOMEM);
-            return;
-        }
+    if (!may_answer(r, "respond")) return;
+    if (!request_account(r, body.n)) {
+        request_fail(r, ERR_OVERLOAD);
+        return;
     }
-    respond_text(r, status, content_type, copy);
+    struct str copy = pool_str(r->x->pool, in(body));
+    struct str type = content_type ? pool_str(r->x->pool, str_c(content_type)) : STR_LIT("");
+    if (!copy.p) { /* larger than a request's memory: kept in a buffer of its own, freed with the request */
+        strbuf_init(&r->answer_text, body.n + 1);
+        strbuf_add(&r->answer_text, body.p, body.n);
+        if (!r->answer_text.failed) copy = strbuf_get(&r->answer_text);
+    }
+    if (!copy.p || !type.p || status < 200 || status > 599 || !is_field(STR_LIT("Content-Type"), type))
+        request_fail(r, copy.p && type.p ? ERR_INTERNAL : ERR_NOMEM);
+    else
+        respond_text(r, status, content_type ? type.p : NULL, copy);
 }
 
 static void api_respond_error(s3p_request *r, unsigned status, const char *s3_code, const char *message)
 {
-    respond_error(req(r), status, s3_code, message);
+    if (may_answer(req(r), "respond_error"))
+        respond_error(req(r), status >= 400 && status <= 599 ? status : 500, s3_code, message);
 }
 
 static void *api_alloc(s3p_request *r, size_t n) { return pool_alloc(req(r)->x->pool, n); }
@@ -210,33 +261,40 @@ static void *api_worker_data(const s3p_request *r, const struct s3p_module *m)
 
 static char *api_stats_json(void) { return stats_json(the_proxy); }
 static char *api_config_yaml(void) { return conf_dump(the_proxy->conf); }
-static bool api_ready(void) { return atomic_load(&the_proxy->ready) && !atomic_load(&the_proxy->draining); }
+static bool api_ready(void) { return proxy_is_ready(the_proxy); }
+
+/* All names of one place: what is cached for it from each origin. Counts; false: out of memory. */
+static bool purge_place(struct pool *pool, enum purge_kind kind, struct str path, uint64_t *count)
+{
+    const struct conf *c = the_proxy->conf;
+
+    for (unsigned o = 0; o < c->norigins; o++) {
+        struct str base, marks;
+        if (key_make(pool, &c->origins[o], (struct str){NULL, 0}, path, &base, &marks) != ERR_OK) return false;
+        for (unsigned i = 0; i < c->ncaches; i++) *count += cache_purge(the_proxy->caches[i], kind, base);
+    }
+    return true;
+}
 
 static int64_t api_purge(const char *kind, s3p_str what)
 {
     const struct conf *c = the_proxy->conf;
-    enum purge_kind k = strcmp(kind, "uri") == 0 ? PURGE_BASE : PURGE_PREFIX;
+    bool uri = strcmp(kind, "uri") == 0, prefix = strcmp(kind, "prefix") == 0;
     uint64_t n = 0;
 
     if (strcmp(kind, "all") == 0) {
         for (unsigned i = 0; i < c->ncaches; i++) n += cache_purge(the_proxy->caches[i], PURGE_ALL, (struct str){NULL, 0});
         return (int64_t)n;
     }
-    if (k == PURGE_PREFIX && strcmp(kind, "prefix") != 0) return -1;
-    for (unsigned o = 0; o < c->norigins; o++) {
-        struct strbuf b;
-        strbuf_init(&b, 0);
-        strbuf_add(&b, c->origins[o].name, strlen(c->origins[o].name) + 1);
-        if (what.n == 0 || what.p[0] != '/') strbuf_ch(&b, '/');
-        strbuf_str(&b, in(what));
-        if (b.failed) {
-            strbuf_free(&b);
-            return -1;
-        }
-        for (unsigned i = 0; i < c->ncaches; i++) n += cache_purge(the_proxy->caches[i], k, strbuf_get(&b));
-        strbuf_free(&b);
-    }
-    return (int64_t)n;
+    if (!uri && !prefix) return -1;
+    struct pool *pool = pool_create(SIZE_MAX / 2);
+    struct str path = {NULL, 0};
+    /* All representations go, whatever query stands behind the path. */
+    if (pool) path = pool_f(pool, "%s" STR_FMT, what.n && what.p[0] == '/' ? "" : "/",
+                            (int)str_find(in(what), '?'), what.p ? what.p : "");
+    bool ok = path.p && purge_place(pool, uri ? PURGE_BASE : PURGE_PREFIX, path, &n);
+    pool_destroy(pool);
+    return ok ? (int64_t)n : -1;
 }
 
 static const char *api_version(void) { return S3P_VERSION; }

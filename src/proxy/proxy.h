@@ -38,9 +38,8 @@ struct str cache_result_text(enum cache_result r);
 struct bucket_stats;
 /* Written by the worker only. */
 struct worker_stats {
-    stat_t requests, in_flight, sent_bytes, received_bytes, saved_bytes, coalesced, restarts, shed;
+    stat_t requests, in_flight, sent_bytes, received_bytes, saved_bytes, restarts, shed;
     stat_t methods[METHOD_CONNECT + 1], statuses[6], results[RESULT_COUNT];
-    stat_t hit_bytes, cache_bytes, lookups, hits;
     stat_t per_cache_hits[16], per_cache_lookups[16], per_cache_hit_bytes[16], per_cache_bytes[16],
         per_cache_coalesced[16];
     struct hist first_byte_us, total_us;
@@ -49,8 +48,17 @@ struct worker_stats {
 /* The most caches a configuration may have (the per-worker counters are arrays). */
 #define MAX_CACHES 16
 
+/* Whether an origin can be reached, as its calls show. Any thread. */
+struct origin_health {
+    _Atomic unsigned failures; /* in a row, without an answer in between */
+    _Atomic uint64_t failed_ms; /* the last one */
+};
+
 struct proxy {
     struct conf *conf;
+    char via_id[17]; /* tells our own mark in Via from those of other proxies of this name */
+    struct origin_health *health; /* by origin */
+    pthread_mutex_t stats_lock; /* statistics are being read, or a worker's origins go away */
     unsigned nworkers;
     struct worker *workers;
     struct cache **caches;
@@ -81,6 +89,9 @@ struct worker {
     void **module_data;
     struct worker_stats stats;
     struct bucket_stats *buckets;
+    /* The counters of origin workers that have ended; guarded by the proxy's stats_lock. */
+    struct origin_stats *last_origin_stats;
+    bool origins_gone;
     struct list discoveries, parts; /* under way */
     unsigned origin_closes;         /* origin workers still closing */
     struct mail drain_mail;
@@ -95,6 +106,8 @@ struct listener_ref {
     struct worker *worker;
     const struct server_conf *server;
     const struct h1_server_conf *h1;
+    bool over_limit; /* accepted only to be told so */
+    struct listener_ref *over; /* the same listener for such connections */
 };
 
 /* ---- what it takes to ask the origin for bytes of an object again: shared by a request and the parts it caused; one
@@ -114,6 +127,17 @@ struct source {
 };
 struct source *source_ref(struct source *s);
 void source_unref(struct source *s);
+/* Our mark for requests that go on to an origin, {NULL,0} when out of memory; and whether such a mark of this very process
+ * is in the request: it goes in circles. */
+struct str source_via(const struct proxy *p, unsigned minor, struct pool *pool);
+bool source_loops(const struct proxy *p, const struct head *req);
+/* The base of the cache key of what is at a raw path of an origin: its name, NUL, and the path decoded (behind the bucket
+ * that stood in the host name, if there was one), so that all spellings of a path have one base. Spellings that need not
+ * mean the same share the base but not the variant: a write through one of them drops them all, a read never gets another's
+ * bytes. *marks: what tells them apart, usually nothing. */
+enum err key_make(struct pool *pool, const struct origin_conf *o, struct str host_bucket, struct str path, struct str *base,
+                  struct str *marks);
+enum err request_make_key(struct request *r);
 
 /* ---- a representation's head as stored: hangs at meta.user. Immutable. */
 struct repr {
@@ -133,8 +157,9 @@ struct repr {
     bool must_revalidate, no_cache;
     uint64_t stale_if_error_ms;
     bool checksums_asked;  /* x-amz-checksum-mode was on and the answer covered the whole object */
-    bool has_checksums;
-    struct hdr *vary;      /* selecting request fields with the values they had */
+    bool stale;            /* kept in use because the origin could not be asked */
+    bool personal;         /* a failure that was meant for who asked */
+    struct hdr *vary;      /* selecting request fields with the values they had, several lines joined by ", "; absent: NULL */
     unsigned nvary;
 };
 /* From a response. size: of the whole object. ERR_NOMEM. */
@@ -146,6 +171,8 @@ enum err repr_refresh(const struct meta *old, const struct source *src, const st
 void repr_set_freshness(struct meta *m, const struct cache_verdict *v, uint64_t now_ms);
 enum err repr_create_failure(const struct head *resp, struct str body, bool head_only, enum err err, struct meta **out);
 static inline const struct repr *repr_of(const struct meta *m) { return m->user; }
+/* Can answers be told to be of one version, so that their bytes may be joined (RFC 9110 section 15.3.7.3)? */
+static inline bool repr_joinable(const struct repr *r) { return r->etag_strong || (!r->etag.n && r->last_modified.n); }
 /* object_match_fn; arg: const struct head * of the request. */
 bool repr_matches(void *head, const struct meta *m);
 
@@ -156,8 +183,11 @@ struct discovery;
 struct upcall;
 struct fetch {
     struct request *request;
-    unsigned in_flight; /* parts of this request under way */
-    struct list parts;  /* their links */
+    unsigned in_flight;  /* parts of this request under way */
+    struct list parts;   /* their links */
+    struct list reserve; /* what they have claimed for it and it has not read yet */
+    uint64_t reader_at;
+    enum err error;      /* why a part of this request was given up */
 };
 struct request {
     uint32_t magic;
@@ -171,6 +201,7 @@ struct request {
     int64_t start_unix_ns;
     struct target target;
     struct str host;        /* without port, as sent */
+    struct str host_bucket; /* the bucket when it stood in the host name, lower case */
     struct s3_request s3;
     struct range range;
     struct cache *cache;
@@ -203,14 +234,14 @@ struct request {
     unsigned status;
     struct body text_body;
     struct str text;
-    bool text_given, responded;
+    bool filtering, responded;
     enum err error;
     uint64_t origin_bytes;
     /* a module's handler */
     const struct s3p_module *handler;
     void (*body_done)(s3p_request *r, s3p_str body, void *arg);
     void *body_arg;
-    struct strbuf body_text;
+    struct strbuf body_text, answer_text;
     uint64_t accounted_bytes;
 };
 #define REQUEST_MAGIC 0x4e90e501u
@@ -221,10 +252,12 @@ void request_fail(struct request *r, enum err e);   /* error document, or reset 
 void request_restart(struct request *r);            /* object changed before anything was sent */
 enum err request_make_source(struct request *r);
 void request_wait_timer(struct request *r, uint64_t ms, void (*fn)(struct request *r));
-const struct conf *request_conf(const struct request *r);
+void request_not_cached(struct request *r);         /* only-if-cached, and it is not */
+bool request_account(struct request *r, uint64_t bytes); /* until its end; false: over the limit */
 
 /* respond.c: response heads */
-enum err respond_header(struct request *r, struct str name, struct str value); /* appends; strings must live */
+/* Appends; strings must live. A value that is absent is an empty one: make sure of memory before. */
+enum err respond_header(struct request *r, struct str name, struct str value);
 void respond_remove(struct request *r, struct str lower_name);
 void respond_send(struct request *r, unsigned status, int64_t content_length, struct body *body);
 void respond_text(struct request *r, unsigned status, const char *content_type, struct str body);
@@ -259,14 +292,27 @@ void upcall_cancel(struct upcall *u); /* frees it; after the end event it is gon
 
 /* fetch.c: parts */
 struct part;
+void fetch_init(struct fetch *f, struct request *r);
 /* Starts parts for [*next, end) of the object while the request's share of the window and memory allow; needed: the
- * offset the reader waits for. Moves *next past what is asked for or present. ERR_NOMEM: the needed slice got no memory. */
+ * offset the reader waits for. Moves *next past what is asked for or present. ERR_NOMEM: the needed slice got no memory;
+ * ERR_AGAIN: a stream is on its way to it; ERR_CHANGED: it can only be had of another version (the object is dropped). */
 enum err fetch_pump(struct fetch *f, struct object *o, struct source *src, uint64_t *next, uint64_t end, uint64_t needed);
+void fetch_reader_at(struct fetch *f, uint64_t offset, uint64_t index); /* it is past all slices below index */
+void fetch_release(struct fetch *f); /* what was read ahead may be evicted */
 #define MAX_RUN 128u /* slices in a part */
-/* A part that goes on with a call whose head has come (a discovery's): bytes [start, end). Takes the upcall and the
- * leases of the first n slices; those after them are claimed when the stream gets there. */
-enum err part_adopt(struct source *src, struct object *o, struct fetch *f, uint64_t start, uint64_t end,
-                    struct upcall *call, struct slice **slices, unsigned n);
+/* What a discovery hands on: a call whose head has come, and the slices claimed for its body. */
+struct adoption {
+    struct source *source;
+    struct object *object;
+    struct upcall *call;
+    uint64_t start, end; /* of the object */
+    uint64_t stream;     /* it is the object's stream: slices after the n first are claimed when it gets there */
+    bool longer;         /* the body goes on after end */
+    unsigned n;
+    struct slice *slices[MAX_RUN];
+};
+/* A part that goes on with the call, which it takes with the leases. */
+enum err part_adopt(struct fetch *f, const struct adoption *a);
 void fetch_leave(struct fetch *f); /* the request ends: its parts go on alone */
 void worker_cancel_parts(struct worker *w);
 
@@ -284,7 +330,8 @@ void worker_cancel_discoveries(struct worker *w);
 /* pass.c */
 void pass_start(struct request *r);
 void pass_destroy(struct pass *p);
-/* r is answered with a call of somebody else whose head has come, as it is. Takes the upcall. */
+/* r is answered with a call of somebody else whose head has come, as it is unless r's conditions say otherwise. Takes the
+ * upcall. */
 void pass_adopt(struct request *r, const struct head *resp, int64_t length, struct upcall *call);
 void pass_invalidate(struct request *r);
 
@@ -292,11 +339,14 @@ void pass_invalidate(struct request *r);
 char *stats_json(struct proxy *p);
 enum err bucket_stats_create(struct bucket_stats **out);
 void bucket_stats_destroy(struct bucket_stats *b);
-void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool put, uint64_t sent, uint64_t saved);
+/* proven: the bucket exists. Other names get only half of the rows. */
+void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool proven, bool get, bool put, uint64_t sent, uint64_t saved);
 
 /* modapi.c */
 extern const s3p_api module_api;
 void modapi_set_proxy(struct proxy *p);
+struct proxy *modapi_proxy(void);
+void modapi_end(struct request *r); /* a handler that still waits for the request body is told that none will come */
 enum s3p_result modapi_access(struct request *r);
 void modapi_handler(struct request *r);
 void modapi_head_filters(struct request *r);
@@ -311,5 +361,11 @@ void proxy_destroy(struct proxy *p);
 /* Accounting of memory beside the caches; false: over the limit (and nothing was added). */
 bool proxy_account(struct proxy *p, uint64_t bytes);
 void proxy_unaccount(struct proxy *p, uint64_t bytes);
+/* What is wrong with a configuration beyond its syntax, one line each with its place to out: handlers that no module has,
+ * more caches than there can be. False: something is. */
+bool proxy_check_conf(const struct conf *c, FILE *out);
+/* A call to an origin was answered (whatever the status), or failed without an answer. */
+void proxy_origin_seen(struct proxy *p, const struct origin *o, enum err e);
+bool proxy_is_ready(struct proxy *p);
 
 #endif

@@ -16,6 +16,8 @@ struct relay {
     struct body body;
     bool ended, paused, destroyed;
     enum err why;
+    void (*before)(void *arg, enum err what);
+    void *before_arg;
 };
 
 struct relay *relay_create(size_t capacity)
@@ -56,6 +58,7 @@ static unsigned relay_space(void *arg, struct iovec *iov, unsigned max)
 static void relay_filled(void *arg, size_t n)
 {
     struct relay *y = arg;
+    if (y->before) y->before(y->before_arg, ERR_AGAIN);
     y->in += n;
     body_notify(&y->body);
 }
@@ -64,6 +67,7 @@ static void relay_end(void *arg, enum err why)
 {
     struct relay *y = arg;
     y->call = NULL;
+    if (y->before) y->before(y->before_arg, why);
     y->ended = true;
     y->why = why;
     body_notify(&y->body);
@@ -116,6 +120,13 @@ static void relay_close(struct body *b) { (void)b; }
 static const struct body_ops relay_ops = {relay_pull, relay_close};
 
 void relay_set_call(struct relay *y, struct upcall *call) { y->call = call; }
+
+void relay_watch(struct relay *y, void (*before)(void *arg, enum err what), void *arg)
+{
+    y->before = before;
+    y->before_arg = arg;
+}
+
 uint64_t relay_received(const struct relay *y) { return y->in; }
 
 struct body *relay_body(struct relay *y, int64_t length)
@@ -131,6 +142,7 @@ void relay_destroy(struct relay *y)
     upcall_cancel(y->call);
     y->call = NULL;
     y->destroyed = true;
+    y->before = NULL;
     y->body.notify = NULL;
     relay_maybe_free(y);
 }

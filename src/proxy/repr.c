@@ -37,10 +37,7 @@ static bool is_stored(const struct head *resp, const struct hdr *h)
     case HDR_DATE:
     case HDR_AGE:
     case HDR_SERVER:
-    case HDR_VIA:
     case HDR_ACCEPT_RANGES:
-    case HDR_SET_COOKIE:
-    case HDR_CACHE_STATUS:
     case HDR_X_CACHE:
     case HDR_AMZ_REQUEST_ID:
     case HDR_AMZ_ID_2: return false;
@@ -81,8 +78,40 @@ static bool stored_add(struct stored *s, const struct hdr *h)
     if (d->id == HDR_ETAG) s->repr.etag = d->value;
     if (d->id == HDR_LAST_MODIFIED) s->repr.last_modified = d->value;
     if (d->id == HDR_CONTENT_TYPE) s->repr.content_type = d->value;
-    if (is_checksum(d->name)) s->repr.has_checksums = true;
     return true;
+}
+
+/* The request's value of a field, lines joined; NULL: no such line. False: out of memory. */
+static bool request_value(struct pool *p, const struct head *req, struct str name, struct str *out)
+{
+    *out = (struct str){NULL, 0};
+    for (unsigned i = 0; i < req->nhdrs; i++) {
+        if (!str_eq_ci(req->hdrs[i].name, name)) continue;
+        struct str v = req->hdrs[i].value;
+        *out = out->p ? pool_f(p, STR_FMT ", " STR_FMT, STR_ARG(*out), STR_ARG(v)) : pool_str(p, v);
+        if (!out->p) return false;
+    }
+    return true;
+}
+
+/* The same comparison without memory: this is on the way of every hit of such an object. */
+static bool request_value_is(const struct head *req, const struct hdr *want)
+{
+    struct str left = want->value;
+    bool first = true;
+
+    for (unsigned i = 0; i < req->nhdrs; i++) {
+        if (req->hdrs[i].id != want->id || !str_eq_ci(req->hdrs[i].name, want->name)) continue;
+        struct str v = req->hdrs[i].value;
+        if (!first) {
+            if (!str_starts(left, STR_LIT(", "))) return false;
+            left = str_make(left.p + 2, left.n - 2);
+        }
+        if (!left.p || !str_starts(left, v)) return false;
+        left = str_make(left.p + v.n, left.n - v.n);
+        first = false;
+    }
+    return first ? want->value.p == NULL : left.n == 0;
 }
 
 /* The request's values of the fields that Vary names. */
@@ -103,13 +132,7 @@ static bool stored_vary(struct stored *s, const struct source *src)
             struct hdr *v = &s->repr.vary[s->repr.nvary++];
             v->name = member;
             v->id = hdr_id_of(member);
-            v->value = (struct str){NULL, 0};
-            for (unsigned k = 0; k < src->req.nhdrs; k++)
-                if (str_eq_ci(src->req.hdrs[k].name, member)) {
-                    v->value = pool_str(s->pool, src->req.hdrs[k].value);
-                    if (!v->value.p) return false;
-                    break;
-                }
+            if (!request_value(s->pool, &src->req, member, &v->value)) return false;
         }
     }
     return true;
@@ -153,14 +176,25 @@ static enum err stored_finish(struct stored *s, uint64_t size, struct meta **out
     return ERR_OK;
 }
 
+/* Checksums that come with a part of an object may be that part's. */
+static bool covers_object(const struct head *resp, uint64_t size)
+{
+    struct content_range cr;
+    if (resp->status != 206) return true;
+    if (content_range_parse(head_value(resp, HDR_CONTENT_RANGE), &cr) != ERR_OK || cr.unsatisfied) return false;
+    return cr.first == 0 && cr.last + 1 == size;
+}
+
 enum err repr_create(const struct source *src, const struct head *resp, uint64_t size, const struct cache_verdict *v,
                      uint64_t now_ms, struct meta **out)
 {
     struct stored *s;
     if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
     bool ok = (s->repr.hdrs = pool_alloc(s->pool, (resp->nhdrs + 1) * sizeof *s->repr.hdrs)) != NULL;
+    bool whole = covers_object(resp, size);
     for (unsigned i = 0; ok && i < resp->nhdrs; i++)
-        if (is_stored(resp, &resp->hdrs[i])) ok = stored_add(s, &resp->hdrs[i]);
+        if (is_stored(resp, &resp->hdrs[i]) && (whole || !is_checksum(resp->hdrs[i].name)))
+            ok = stored_add(s, &resp->hdrs[i]);
     ok = ok && stored_vary(s, src);
     if (ok) {
         stored_validators(s, resp);
@@ -171,11 +205,24 @@ enum err repr_create(const struct source *src, const struct head *resp, uint64_t
     return ok ? ERR_OK : ERR_NOMEM;
 }
 
-static bool has_field(const struct head *resp, const struct hdr *h)
+static bool has_field(const struct hdr *hdrs, unsigned n, const struct hdr *h)
 {
-    for (unsigned i = 0; i < resp->nhdrs; i++)
-        if (str_eq_ci(resp->hdrs[i].name, h->name)) return true;
+    for (unsigned i = 0; i < n; i++)
+        if (str_eq_ci(hdrs[i].name, h->name)) return true;
     return false;
+}
+
+/* What belongs to the bytes that we have stays with them, whatever a 304 says of it (RFC 9111 section 3.2). */
+static bool stays_with_bytes(const struct hdr *h)
+{
+    return h->id == HDR_ETAG || h->id == HDR_CONTENT_TYPE || h->id == HDR_CONTENT_ENCODING || h->id == HDR_CONTENT_MD5;
+}
+
+/* Does the update h replace what the old head says? */
+static bool replaces(const struct head *resp, const struct hdr *h, const struct repr *o)
+{
+    if (!is_stored(resp, h)) return false;
+    return !stays_with_bytes(h) || !has_field(o->hdrs, o->nhdrs, h);
 }
 
 enum err repr_refresh(const struct meta *old, const struct source *src, const struct head *resp, struct meta **out)
@@ -186,15 +233,14 @@ enum err repr_refresh(const struct meta *old, const struct source *src, const st
     if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
     unsigned most = o->nhdrs + (resp ? resp->nhdrs : 0) + 1;
     bool ok = (s->repr.hdrs = pool_alloc(s->pool, most * sizeof *s->repr.hdrs)) != NULL;
-    for (unsigned i = 0; ok && i < o->nhdrs; i++)
-        if (!resp || !has_field(resp, &o->hdrs[i]) || !is_stored(resp, &o->hdrs[i]) || o->hdrs[i].id == HDR_ETAG ||
-            o->hdrs[i].id == HDR_CONTENT_TYPE || o->hdrs[i].id == HDR_CONTENT_ENCODING)
-            ok = stored_add(s, &o->hdrs[i]);
-    for (unsigned i = 0; ok && resp && i < resp->nhdrs; i++) {
-        const struct hdr *h = &resp->hdrs[i];
-        bool keep = h->id == HDR_ETAG || h->id == HDR_CONTENT_TYPE || h->id == HDR_CONTENT_ENCODING;
-        if (is_stored(resp, h) && !(keep && o->etag.n)) ok = stored_add(s, h);
+    for (unsigned i = 0; ok && i < o->nhdrs; i++) {
+        const struct hdr *h = &o->hdrs[i];
+        if (h->id == HDR_SET_COOKIE || h->id == HDR_CACHE_STATUS) continue; /* of the first answer only */
+        bool replaced = resp && has_field(resp->hdrs, resp->nhdrs, h) && replaces(resp, h, o);
+        if (!replaced) ok = stored_add(s, h);
     }
+    for (unsigned i = 0; ok && resp && i < resp->nhdrs; i++)
+        if (replaces(resp, &resp->hdrs[i], o)) ok = stored_add(s, &resp->hdrs[i]);
     ok = ok && stored_vary(s, src);
     if (ok) {
         s->repr.etag_strong = o->etag_strong;
@@ -208,6 +254,7 @@ enum err repr_refresh(const struct meta *old, const struct source *src, const st
         s->repr.no_cache = o->no_cache;
         s->repr.stale_if_error_ms = o->stale_if_error_ms;
         s->repr.validated_ns = clock_ns();
+        s->repr.stale = resp == NULL;
         ok = stored_finish(s, old->size, out) == ERR_OK;
     }
     if (!ok) pool_destroy(s->pool);
@@ -222,9 +269,13 @@ enum err repr_create_failure(const struct head *resp, struct str body, bool head
     bool ok = (s->repr.hdrs = pool_alloc(s->pool, (n + 1) * sizeof *s->repr.hdrs)) != NULL;
     for (unsigned i = 0; ok && i < n; i++) {
         const struct hdr *h = &resp->hdrs[i];
-        if (h->id == HDR_CONTENT_LENGTH || h->id == HDR_DATE || h->id == HDR_CONNECTION || hdr_is_hop_by_hop(resp, h)) continue;
+        if (h->id == HDR_CONTENT_LENGTH || h->id == HDR_X_CACHE || hdr_is_hop_by_hop(resp, h)) continue;
         ok = stored_add(s, h);
+        if (h->id == HDR_SET_COOKIE) s->repr.personal = true;
     }
+    if (resp)
+        s->repr.personal |= head_has_token(resp, HDR_CACHE_CONTROL, STR_LIT("private")) ||
+                            head_has_token(resp, HDR_CACHE_CONTROL, STR_LIT("no-store"));
     s->repr.status = resp ? resp->status : 0;
     s->repr.err = err;
     s->repr.head_only = head_only;
@@ -242,14 +293,7 @@ bool repr_matches(void *head, const struct meta *m)
     const struct repr *r = repr_of(m);
     const struct head *req = head;
 
-    for (unsigned i = 0; i < r->nvary; i++) {
-        struct str have = {NULL, 0};
-        for (unsigned k = 0; k < req->nhdrs; k++)
-            if (str_eq_ci(req->hdrs[k].name, r->vary[i].name)) {
-                have = req->hdrs[k].value;
-                break;
-            }
-        if (!str_eq(have, r->vary[i].value)) return false;
-    }
+    for (unsigned i = 0; i < r->nvary; i++)
+        if (!request_value_is(req, &r->vary[i])) return false;
     return true;
 }

@@ -11,7 +11,8 @@
 
 #define MAX_LOOKUPS 32
 #define MAX_RESTARTS 3
-#define REQUEST_COST 24576u
+/* What a request takes besides the buffer for its head: fields, pool, response head. */
+#define REQUEST_COST 16384u
 
 static void request_woken(void *arg);
 
@@ -29,7 +30,12 @@ void request_wait_timer(struct request *r, uint64_t ms, void (*fn)(struct reques
     timer_set(&r->timer, ms);
 }
 
-const struct conf *request_conf(const struct request *r) { return r->conf; }
+bool request_account(struct request *r, uint64_t bytes)
+{
+    if (!proxy_account(r->worker->proxy, bytes)) return false;
+    r->accounted_bytes += bytes;
+    return true;
+}
 
 /* ---- the cached path */
 
@@ -46,6 +52,13 @@ static void request_serve(struct request *r)
     meta_unref(r->meta);
     r->meta = object_meta(r->object);
     serve_object(r);
+}
+
+void request_not_cached(struct request *r)
+{
+    r->result = RESULT_MISS;
+    r->fwd = ""; /* a miss that went nowhere */
+    respond_error(r, 504, "GatewayTimeout", "Only a stored response was asked for, and there is none.");
 }
 
 static bool request_wait_object(struct request *r)
@@ -88,12 +101,12 @@ static void request_private(struct request *r, const char *why)
 static bool request_may_use(const struct request *r, const struct repr *m)
 {
     uint64_t now = loop_now_ms(r->worker->loop);
-    uint64_t age_s = m->initial_age_s + (now > m->received_ms ? (now - m->received_ms) / 1000 : 0);
+    uint64_t age_ms = m->initial_age_s * 1000 + (now > m->received_ms ? now - m->received_ms : 0);
     const struct cache_request *q = &r->asked;
 
     if (m->validated_ns >= r->x->begin_ns) return true;
     if (m->no_cache || q->no_cache) return false;
-    if (q->max_age_s >= 0 && age_s > (uint64_t)q->max_age_s) return false;
+    if (q->max_age_s >= 0 && age_ms > (uint64_t)q->max_age_s * 1000) return false;
     if (now < m->fresh_until_ms) {
         return q->min_fresh_s < 0 || m->fresh_until_ms - now >= (uint64_t)q->min_fresh_s * 1000;
     }
@@ -106,12 +119,13 @@ static void request_validate(struct request *r)
     struct object *successor;
 
     if (r->asked.only_if_cached) {
-        request_fail(r, ERR_FIRST_BYTE_TIMEOUT);
+        request_not_cached(r);
         return;
     }
+    r->fwd = loop_now_ms(r->worker->loop) < repr_of(r->meta)->fresh_until_ms ? "request" : "stale";
     if (!object_validate_begin(r->object)) {
         r->collapsed = true;
-        r->fwd = "stale";
+        stat_add(&r->worker->stats.per_cache_coalesced[r->cache_index], 1);
         if (!request_wait_object(r)) request_lookup(r);
         return;
     }
@@ -124,16 +138,24 @@ static void request_validate(struct request *r)
     object_unref(successor);
 }
 
+/* What the cache did, where neither the discovery nor the bytes that are there tell: an object that came while this
+ * request stood in line is no hit, and a stale one is served as such. */
+static void request_label(struct request *r, const struct repr *m)
+{
+    if (r->result != RESULT_NONE) return;
+    if (m->stale)
+        r->result = RESULT_STALE;
+    else if (r->leader || r->collapsed)
+        r->result = RESULT_MISS;
+    else if (loop_now_ms(r->worker->loop) >= m->fresh_until_ms && m->validated_ns < r->x->begin_ns)
+        r->result = RESULT_STALE;
+}
+
 static void request_found(struct request *r, bool created)
 {
     enum object_state state = object_state(r->object);
 
     if (created) {
-        if (r->asked.only_if_cached) {
-            object_fail(r->object, NULL);
-            request_fail(r, ERR_FIRST_BYTE_TIMEOUT);
-            return;
-        }
         request_lead(r, DISCOVER, r->object, NULL);
     } else if (state == OBJECT_NEW) {
         r->collapsed = true;
@@ -150,13 +172,25 @@ static void request_found(struct request *r, bool created)
     } else if (state == OBJECT_READY) {
         meta_unref(r->meta);
         r->meta = object_meta(r->object);
-        if (request_may_use(r, repr_of(r->meta)))
+        if (request_may_use(r, repr_of(r->meta))) {
+            request_label(r, repr_of(r->meta));
             serve_object(r);
-        else
+        } else {
             request_validate(r);
+        }
     } else {
         request_lookup(r);
     }
+}
+
+/* What is being asked for by others is not stored either. */
+static void request_lookup_only(struct request *r)
+{
+    r->object = cache_find(r->cache, &r->key, repr_matches, &r->x->req);
+    if (r->object && object_state(r->object) == OBJECT_READY)
+        request_found(r, false);
+    else
+        request_not_cached(r);
 }
 
 void request_lookup(struct request *r)
@@ -167,6 +201,10 @@ void request_lookup(struct request *r)
     request_forget_object(r);
     if (++r->lookups > MAX_LOOKUPS) {
         request_fail(r, ERR_UNAVAILABLE);
+        return;
+    }
+    if (r->asked.only_if_cached) {
+        request_lookup_only(r);
         return;
     }
     if (r->asked.no_store) {
@@ -181,6 +219,62 @@ void request_lookup(struct request *r)
     request_found(r, created);
 }
 
+static bool is_personal(const struct request *r)
+{
+    return r->conf->origins[r->origin_index].type == ORIGIN_HTTP &&
+           (head_find(&r->x->req, HDR_AUTHORIZATION) || head_find_name(&r->x->req, STR_LIT("cookie")));
+}
+
+/* May those who stood in line have the leader's answer? From s3 and file everybody gets the same. Another origin may have
+ * looked at who asked: then only for what is no answer to a person. */
+static bool failure_is_for_all(const struct request *r, const struct repr *f)
+{
+    if (f->status == 0 || r->conf->origins[r->origin_index].type != ORIGIN_HTTP) return true;
+    bool plain = f->status == 404 || f->status == 410 || f->status == 416 || f->status == 429 || f->status >= 500;
+    return plain && !f->personal && !is_personal(r);
+}
+
+/* What was learnt by HEAD has no document to show: that is had by asking as the client did. */
+static void request_tell_failure(struct request *r, const struct repr *f)
+{
+    if (r->head_only || !f->head_only)
+        respond_failure(r, f);
+    else
+        pass_start(r);
+}
+
+static void request_woken_dead(struct request *r)
+{
+    struct meta *failure = object_failure(r->object);
+
+    if (!failure)
+        request_lookup(r);
+    else if (!r->leader && !failure_is_for_all(r, repr_of(failure)))
+        request_private(r, "miss");
+    else if (!r->leader && !r->head_only && repr_of(failure)->head_only && r->range.kind != RANGE_SUFFIX)
+        request_lookup(r); /* would not ask by HEAD */
+    else
+        request_tell_failure(r, repr_of(failure));
+    meta_unref(failure);
+}
+
+static void request_woken_ready(struct request *r)
+{
+    struct meta *m = object_meta(r->object);
+    const struct repr *p = repr_of(m);
+    bool indexed = object_indexed(r->object), in_line = r->collapsed && r->fwd; /* for a validation, not a discovery */
+
+    if (repr_matches(&r->x->req, m) && (indexed || r->leader) && p->validated_ns >= r->x->begin_ns) {
+        if (in_line && r->result == RESULT_NONE) r->result = p->stale ? RESULT_STALE : RESULT_REVALIDATED;
+        request_serve(r);
+    } else if (in_line && indexed && m == r->meta && !request_may_use(r, p)) {
+        request_private(r, r->fwd); /* it came to nothing; to ask in turn would make everybody wait for all before */
+    } else {
+        request_lookup(r);
+    }
+    meta_unref(m);
+}
+
 /* What this request waited for has come to something. */
 static void request_woken(void *arg)
 {
@@ -188,7 +282,7 @@ static void request_woken(void *arg)
 
     if (r->responded) return;
     if (r->failed) {
-        respond_failure(r, repr_of(r->failed));
+        request_tell_failure(r, repr_of(r->failed));
         return;
     }
     if (r->handed) {
@@ -200,30 +294,8 @@ static void request_woken(void *arg)
         return;
     }
     switch (object_state(r->object)) {
-    case OBJECT_DEAD: {
-        struct meta *failure = object_failure(r->object);
-        if (failure && !(repr_of(failure)->head_only && !r->head_only)) {
-            respond_failure(r, repr_of(failure));
-            meta_unref(failure);
-            return;
-        }
-        meta_unref(failure);
-        request_lookup(r);
-        return;
-    }
-    case OBJECT_READY: {
-        struct meta *m = object_meta(r->object);
-        bool mine = repr_matches(&r->x->req, m) && (object_indexed(r->object) || r->leader) &&
-                    repr_of(m)->validated_ns >= r->x->begin_ns;
-        meta_unref(m);
-        if (mine) {
-            if (r->collapsed && r->result == RESULT_NONE && r->fwd) r->result = RESULT_REVALIDATED;
-            request_serve(r);
-        } else {
-            request_lookup(r);
-        }
-        return;
-    }
+    case OBJECT_DEAD: request_woken_dead(r); return;
+    case OBJECT_READY: request_woken_ready(r); return;
     default: request_lookup(r);
     }
 }
@@ -232,6 +304,7 @@ static void request_woken(void *arg)
 void request_restart(struct request *r)
 {
     fetch_leave(&r->fetch);
+    r->fetch.error = ERR_OK;
     if (++r->restarts > MAX_RESTARTS) {
         request_fail(r, ERR_CHANGED);
         return;
@@ -245,33 +318,25 @@ void request_restart(struct request *r)
 
 /* ---- the way in */
 
-/* Objects are the same whichever way their bucket was addressed. */
-static enum err request_make_key(struct request *r)
+/* The bucket of a virtual-hosted request comes from a host name, and those have no case. */
+static enum err request_host_bucket(struct request *r)
 {
-    const char *origin = r->conf->origins[r->origin_index].name;
-    bool s3 = r->conf->origins[r->origin_index].type == ORIGIN_S3;
-    size_t n = strlen(origin) + 1, path = s3 ? r->s3.address.bucket.n + r->s3.address.key.n + 2 : r->target.path.n;
-    char *p = pool_alloc(r->x->pool, n + path), *at = p;
+    struct str b = r->s3.address.bucket, path = r->target.path;
 
+    if (b.n == 0 || (b.p >= path.p && b.p < path.p + path.n)) return ERR_OK;
+    char *p = pool_alloc(r->x->pool, b.n);
     if (!p) return ERR_NOMEM;
-    memcpy(at, origin, n);
-    at += n;
-    if (s3) {
-        *at++ = '/';
-        if (r->s3.address.bucket.n) memcpy(at, r->s3.address.bucket.p, r->s3.address.bucket.n);
-        at += r->s3.address.bucket.n;
-        if (r->s3.address.key.n) {
-            *at++ = '/';
-            memcpy(at, r->s3.address.key.p, r->s3.address.key.n);
-            at += r->s3.address.key.n;
-        }
-    } else {
-        memcpy(at, r->target.path.p, r->target.path.n);
-        at += r->target.path.n;
-    }
-    r->key.base = str_make(p, (size_t)(at - p));
-    r->key.variant = s3 ? r->s3.key_query : r->target.query;
+    for (size_t i = 0; i < b.n; i++) p[i] = b.p[i] >= 'A' && b.p[i] <= 'Z' ? (char)(b.p[i] | 0x20) : b.p[i];
+    r->host_bucket = r->s3.address.bucket = str_make(p, b.n);
     return ERR_OK;
+}
+
+/* "Only if it is that account's bucket": the answer is for this client alone, and only the origin knows it. */
+static bool asks_for_owner(const struct head *h)
+{
+    for (unsigned i = 0; i < h->nhdrs; i++)
+        if (h->hdrs[i].id == HDR_OTHER && str_eq_ci(h->hdrs[i].name, STR_LIT("x-amz-expected-bucket-owner"))) return true;
+    return false;
 }
 
 static enum err request_classify(struct request *r)
@@ -279,14 +344,30 @@ static enum err request_classify(struct request *r)
     const struct route_conf *rt = r->route;
     const struct head *h = &r->x->req;
 
-    if (r->conf->origins[r->origin_index].type != ORIGIN_HTTP)
-        return op_classify(h, r->host, r->target.path, r->target.query, (const char *const *)rt->base_domains,
-                           rt->nbase_domains, r->x->pool, &r->s3);
+    if (r->conf->origins[r->origin_index].type != ORIGIN_HTTP) {
+        enum err e = op_classify(h, r->host, r->target.path, r->target.query, (const char *const *)rt->base_domains,
+                                 rt->nbase_domains, r->x->pool, &r->s3);
+        if (e == ERR_OK && asks_for_owner(h)) r->s3.cacheable = false;
+        return e == ERR_OK ? request_host_bucket(r) : e;
+    }
     address_from_request((struct str){NULL, 0}, r->target.path, NULL, 0, &r->s3.address);
     bool get = h->method == METHOD_GET, head = h->method == METHOD_HEAD;
     r->s3.op = get ? OP_GET_OBJECT : head ? OP_HEAD_OBJECT : h->method == METHOD_OPTIONS ? OP_OTHER : OP_WRITE_OBJECT;
     r->s3.cacheable = r->s3.whole_object = get || head;
     return ERR_OK;
+}
+
+/* Several fields make a list, and several ranges are answered with the whole. */
+static struct range request_range(const struct head *h)
+{
+    const struct hdr *only = NULL;
+
+    for (unsigned i = 0; i < h->nhdrs; i++) {
+        if (h->hdrs[i].id != HDR_RANGE) continue;
+        if (only) return (struct range){.kind = RANGE_NONE};
+        only = &h->hdrs[i];
+    }
+    return range_parse(only ? only->value : (struct str){NULL, 0});
 }
 
 static void request_go(struct request *r)
@@ -306,7 +387,7 @@ static void request_go(struct request *r)
         return;
     }
     cache_request_parse(&r->x->req, &r->asked);
-    r->range = range_parse(head_value(&r->x->req, HDR_RANGE));
+    r->range = request_range(&r->x->req);
     request_lookup(r);
 }
 
@@ -328,12 +409,13 @@ static enum err request_route(struct request *r)
     enum err e = target_parse(h->target, &r->target);
 
     if (e != ERR_OK) return h->method == METHOD_CONNECT ? ERR_METHOD_NOT_ALLOWED : e;
+    if (r->target.path.p[0] != '/' && h->method != METHOD_OPTIONS) return ERR_BAD_URI;
     authority = r->target.authority.n ? r->target.authority : head_value(h, HDR_HOST);
     if (authority.n && !authority_parse(authority, &r->host, &port)) return ERR_BAD_REQUEST;
     r->route = route_find(r->server, r->host, r->target.path);
     if (!r->route) return ERR_NOT_FOUND;
+    if (!route_allows(r->route, r->x->peer)) return ERR_ACCESS_DENIED;
     e = request_method_error(r);
-    if (e == ERR_OK && !route_allows(r->route, r->x->peer)) e = ERR_ACCESS_DENIED;
     if (e != ERR_OK) return e;
     if (r->route->handler) {
         r->handler = modules_handler(r->worker->proxy->modules, r->route->handler);
@@ -371,11 +453,31 @@ static struct request *request_create(struct exchange *x)
     r->conf = conf_ref(r->worker->proxy->conf);
     r->origin_index = r->cache_index = -1;
     r->head_only = x->req.method == METHOD_HEAD;
-    r->fetch.request = r;
-    list_init(&r->fetch.parts);
+    fetch_init(&r->fetch, r);
     timer_init(&r->timer, r->worker->loop, request_timer);
     request_identify(r);
     return r;
+}
+
+/* RFC 9110 section 15.5.6 wants to know what would be allowed. */
+static void request_refuse(struct request *r, enum err e)
+{
+    static const char *const all[] = {"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"};
+    bool some = r->route && r->route->nmethods;
+    const char *const *names = some ? (const char *const *)r->route->methods : all;
+    struct strbuf b;
+
+    if (e == ERR_METHOD_NOT_ALLOWED) {
+        strbuf_init(&b, 4096);
+        for (unsigned i = 0; i < (some ? r->route->nmethods : ARRAY_LEN(all)); i++) {
+            if (i) strbuf_z(&b, ", ");
+            strbuf_z(&b, names[i]);
+        }
+        struct str list = pool_str(r->x->pool, strbuf_get(&b));
+        if (!b.failed && list.p) respond_header(r, STR_LIT("Allow"), list);
+        strbuf_free(&b);
+    }
+    request_fail(r, e);
 }
 
 static void request_begin(struct exchange *x)
@@ -391,17 +493,20 @@ static void request_begin(struct exchange *x)
     stat_add(&s->requests, 1);
     stat_add(&s->in_flight, 1);
     stat_add(&s->methods[x->req.method], 1);
-    struct proxy *p = r->worker->proxy;
-    if (!proxy_account(p, REQUEST_COST) || atomic_load(&p->connections) > r->conf->max_connections) {
-        stat_add(&s->shed, 1);
+    const struct listener_ref *ref = h1_exchange_listener_data(x);
+    if (ref->over_limit || !request_account(r, REQUEST_COST + r->conf->head_bytes)) {
         x->close_after = true;
         request_fail(r, ERR_OVERLOAD);
         return;
     }
-    r->accounted_bytes += REQUEST_COST;
     enum err e = request_route(r);
     if (e != ERR_OK) {
-        request_fail(r, e);
+        request_refuse(r, e);
+        return;
+    }
+    if (source_loops(r->worker->proxy, &x->req)) {
+        r->error = ERR_BAD_REQUEST;
+        respond_error(r, 508, "InvalidRequest", "The request came here from here: an origin leads back to this proxy.");
         return;
     }
     enum s3p_result a = modapi_access(r);
@@ -410,6 +515,13 @@ static void request_begin(struct exchange *x)
         request_fail(r, a == S3P_DENY ? ERR_ACCESS_DENIED : ERR_INTERNAL);
     else
         request_go(r);
+}
+
+/* Object data that came: whole objects, parts, forms. */
+static bool is_put(const struct request *r)
+{
+    bool method = r->x->req.method == METHOD_PUT || r->x->req.method == METHOD_POST;
+    return method && (r->s3.op == OP_WRITE_OBJECT || r->s3.op == OP_WRITE_PART);
 }
 
 static void request_count(struct request *r)
@@ -423,13 +535,14 @@ static void request_count(struct request *r)
     stat_add(&s->results[r->result], 1);
     stat_add(&s->sent_bytes, x->sent_bytes);
     stat_add(&s->received_bytes, x->received_bytes);
-    uint64_t saved = x->sent_bytes > r->origin_bytes && r->cache_index >= 0 ? x->sent_bytes - r->origin_bytes : 0;
+    bool good = r->status >= 200 && r->status < 300;
+    uint64_t saved = good && r->cache_index >= 0 && x->sent_bytes > r->origin_bytes ? x->sent_bytes - r->origin_bytes : 0;
     stat_add(&s->saved_bytes, saved);
     if (x->first_byte_ns) hist_add(&s->first_byte_us, (x->first_byte_ns - x->begin_ns) / 1000);
     hist_add(&s->total_us, (now - x->begin_ns) / 1000);
-    if (r->origin_index >= 0 && r->s3.address.bucket.n && r->status >= 200 && r->status < 300)
-        bucket_stats_add(r->worker->buckets, r->s3.address.bucket, r->s3.op == OP_WRITE_OBJECT || r->s3.op == OP_WRITE_PART,
-                         x->sent_bytes, saved);
+    if (r->origin_index >= 0 && r->s3.address.bucket.n && r->status)
+        bucket_stats_add(r->worker->buckets, r->s3.address.bucket, good, r->s3.op == OP_GET_OBJECT, is_put(r), x->sent_bytes,
+                         saved);
 }
 
 static void request_end(struct exchange *x, enum err why)
@@ -446,9 +559,11 @@ static void request_end(struct exchange *x, enum err why)
     if (r->deliver) deliver_destroy(r->deliver);
     r->deliver = NULL;
     if (r->pass) pass_destroy(r->pass);
+    modapi_end(r);
     request_count(r);
     modapi_log(r);
     strbuf_free(&r->body_text);
+    strbuf_free(&r->answer_text);
     object_unref(r->object);
     object_unref(r->handed);
     meta_unref(r->meta);

@@ -4,7 +4,6 @@
 
 enum err respond_header(struct request *r, struct str name, struct str value)
 {
-    if (!name.p || (value.n && !value.p)) return ERR_NOMEM;
     if (r->nhdrs == r->cap_hdrs) {
         unsigned cap = r->cap_hdrs ? r->cap_hdrs * 2 : 32;
         struct hdr *h = pool_alloc(r->x->pool, cap * sizeof *h);
@@ -13,7 +12,7 @@ enum err respond_header(struct request *r, struct str name, struct str value)
         r->hdrs = h;
         r->cap_hdrs = cap;
     }
-    r->hdrs[r->nhdrs++] = (struct hdr){name, value, HDR_OTHER};
+    r->hdrs[r->nhdrs++] = (struct hdr){name, value, hdr_id_of(name)};
     return ERR_OK;
 }
 
@@ -27,9 +26,11 @@ void respond_remove(struct request *r, struct str lower_name)
 
 void respond_send(struct request *r, unsigned status, int64_t content_length, struct body *body)
 {
-    CHECK(!r->responded);
+    CHECK(!r->responded && !r->filtering);
     r->status = status;
+    r->filtering = true;
     modapi_head_filters(r);
+    r->filtering = false;
     struct head h = {.status = status, .hdrs = r->hdrs, .nhdrs = r->nhdrs, .content_length = content_length, .minor = 1};
     r->responded = true;
     exchange_respond(r->x, &h, body);
@@ -54,6 +55,7 @@ static const struct body_ops text_ops = {text_pull, NULL};
 /* body lives in the request's memory */
 void respond_text(struct request *r, unsigned status, const char *content_type, struct str body)
 {
+    if (content_type) respond_remove(r, STR_LIT("content-type"));
     if (content_type && respond_header(r, STR_LIT("Content-Type"), str_c(content_type)) != ERR_OK) {
         exchange_reset(r->x);
         return;
@@ -79,7 +81,7 @@ void respond_error(struct request *r, unsigned status, const char *code, const c
         exchange_reset(r->x);
         return;
     }
-    if (status == 503) respond_header(r, STR_LIT("Retry-After"), STR_LIT("1"));
+    if (status == 503 || status == 429) respond_header(r, STR_LIT("Retry-After"), STR_LIT("1"));
     respond_cache_headers(r);
     respond_text(r, status, "application/xml", text);
 }
@@ -94,7 +96,8 @@ void respond_error_body(enum err e, struct strbuf *out)
 
 void request_fail(struct request *r, enum err e)
 {
-    r->error = e;
+    if (err_status(e) >= 500) r->error = e; /* what is simply so is no failure */
+    if (e == ERR_OVERLOAD) stat_add(&r->worker->stats.shed, 1);
     respond_error(r, err_status(e), err_s3_code(e), err_text(e));
 }
 
@@ -104,11 +107,13 @@ void respond_failure(struct request *r, const struct repr *f)
         request_fail(r, f->err);
         return;
     }
-    for (unsigned i = 0; i < f->nhdrs; i++)
-        if (respond_header(r, f->hdrs[i].name, f->hdrs[i].value) != ERR_OK) {
-            request_fail(r, ERR_NOMEM);
-            return;
-        }
+    for (unsigned i = 0; i < f->nhdrs; i++) {
+        if (f->hdrs[i].id == HDR_SET_COOKIE && !r->leader) continue;
+        if (respond_header(r, f->hdrs[i].name, f->hdrs[i].value) == ERR_OK) continue;
+        r->nhdrs = 0;
+        request_fail(r, ERR_NOMEM);
+        return;
+    }
     r->fwd_status = f->status;
     respond_cache_headers(r);
     struct str body = pool_str(r->x->pool, f->body);
@@ -137,7 +142,7 @@ static struct str cache_status(struct request *r)
             strbuf_z(&b, fresh ? "; ttl=" : "; ttl=-");
             strbuf_u64(&b, s);
         }
-    } else if (r->fwd) {
+    } else if (r->fwd && *r->fwd) {
         strbuf_z(&b, "; fwd=");
         strbuf_z(&b, r->fwd);
         if (r->fwd_status) {
@@ -158,8 +163,10 @@ void respond_cache_headers(struct request *r)
     if (r->result != RESULT_NONE) respond_header(r, STR_LIT("X-Cache"), cache_result_text(r->result));
     if (r->result == RESULT_MISS && !r->fwd) r->fwd = r->collapsed ? "miss" : "uri-miss";
     if (r->result == RESULT_PARTIAL && !r->fwd) r->fwd = "partial";
-    if (r->result == RESULT_REVALIDATED) r->fwd = "stale";
+    if (r->result == RESULT_REVALIDATED && !r->fwd) r->fwd = "stale";
     if (r->result == RESULT_BYPASS && !r->fwd) r->fwd = "bypass";
-    respond_header(r, STR_LIT("Cache-Status"), cache_status(r));
+    if (r->result == RESULT_NONE && !r->fwd) return; /* the cache was not asked (RFC 9211 section 2) */
+    struct str status = cache_status(r);
+    if (status.p) respond_header(r, STR_LIT("Cache-Status"), status);
     respond_header(r, STR_LIT("Via"), STR_LIT("1.1 " PROXY_NAME));
 }

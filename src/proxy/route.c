@@ -4,38 +4,44 @@
 
 #include "proxy/proxy.h"
 
-static bool host_is(const char *pattern, struct str host)
+#define EXACT_HOST 1024u /* more than any "*.suffix" is long */
+
+/* How well a pattern fits; 0: not at all. */
+static size_t host_fit(const char *pattern, struct str host)
 {
     struct str p = str_c(pattern);
     if (p.n > 2 && p.p[0] == '*' && p.p[1] == '.') {
         struct str tail = str_make(p.p + 1, p.n - 1);
-        return host.n > tail.n && str_eq_ci(str_make(host.p + host.n - tail.n, tail.n), tail);
+        return host.n > tail.n && str_eq_ci(str_make(host.p + host.n - tail.n, tail.n), tail) ? p.n : 0;
     }
-    return str_eq_ci(p, host);
+    return str_eq_ci(p, host) ? EXACT_HOST : 0;
 }
 
-static bool route_takes(const struct route_conf *rt, struct str host, struct str path)
+/* 0: the route is not for this. */
+static size_t route_fit(const struct route_conf *rt, struct str host, struct str path)
 {
-    if (!str_starts(path, str_c(rt->path))) return false;
-    if (rt->nhosts == 0) return true;
-    for (unsigned i = 0; i < rt->nhosts; i++)
-        if (host_is(rt->hosts[i], host)) return true;
-    return false;
+    size_t best = 0;
+
+    if (!str_starts(path, str_c(rt->path))) return 0;
+    for (unsigned i = 0; i < rt->nhosts; i++) {
+        size_t fit = host_fit(rt->hosts[i], host);
+        if (fit > best) best = fit;
+    }
+    return rt->nhosts && !best ? 0 : 1 + best + strlen(rt->path) * 2 * EXACT_HOST;
 }
 
-/* The longest path wins; of equals, one that names the host. */
+/* The longest path wins; of equals, the one that names the host best. */
 const struct route_conf *route_find(const struct server_conf *s, struct str host, struct str path)
 {
     const struct route_conf *best = NULL;
-    size_t best_len = 0;
+    size_t best_fit = 0;
 
+    if (host.n && host.p[host.n - 1] == '.') host.n--; /* the root's dot */
     for (unsigned i = 0; i < s->nroutes; i++) {
-        const struct route_conf *rt = &s->routes[i];
-        size_t len = strlen(rt->path) * 2 + (rt->nhosts > 0);
-        if ((!best || len > best_len) && route_takes(rt, host, path)) {
-            best = rt;
-            best_len = len;
-        }
+        size_t fit = route_fit(&s->routes[i], host, path);
+        if (fit <= best_fit) continue;
+        best = &s->routes[i];
+        best_fit = fit;
     }
     return best;
 }

@@ -21,18 +21,32 @@ static bool is_for_304(const struct hdr *h)
     case HDR_LAST_MODIFIED:
     case HDR_CACHE_CONTROL:
     case HDR_EXPIRES:
-    case HDR_VARY: return true;
+    case HDR_VARY:
+    case HDR_VIA: return true;
+    case HDR_OTHER: return str_eq_ci(h->name, STR_LIT("content-location"));
     default: return false;
     }
 }
 
 /* Current age (RFC 9111 section 4.2.3), in seconds. */
-static struct str serve_age(struct request *r, const struct repr *m)
+static enum err serve_age(struct request *r, const struct repr *m)
 {
     uint64_t now = loop_now_ms(r->worker->loop);
     uint64_t age = m->initial_age_s + (now > m->received_ms ? (now - m->received_ms) / 1000 : 0);
+    /* The field says that the origin was not asked for this answer (section 5.1). */
+    bool asked = r->result == RESULT_MISS || r->result == RESULT_BYPASS || r->result == RESULT_REVALIDATED;
+    if (asked && age == 0) return ERR_OK;
     char *buf = pool_alloc(r->x->pool, 20);
-    return buf ? str_make(buf, u64_to_dec(age, buf)) : (struct str){NULL, 0};
+    return buf ? respond_header(r, STR_LIT("Age"), str_make(buf, u64_to_dec(age, buf))) : ERR_NOMEM;
+}
+
+/* A cookie is for who caused the answer, never for those who get it from the cache; and other caches were asked only then. */
+static bool serve_has_field(const struct request *r, const struct answer *a, const struct hdr *h)
+{
+    if (a->status == 304) return is_for_304(h);
+    if (h->id == HDR_SET_COOKIE || h->id == HDR_CACHE_STATUS)
+        return r->leader && (r->result == RESULT_MISS || r->result == RESULT_BYPASS);
+    return a->whole || !is_checksum_field(h->name);
 }
 
 static enum err serve_fields(struct request *r, const struct answer *a)
@@ -46,17 +60,16 @@ static enum err serve_fields(struct request *r, const struct answer *a)
         if (!r->hdrs) return ERR_NOMEM;
     }
     for (unsigned i = 0; e == ERR_OK && i < m->nhdrs; i++) {
-        if (a->status == 304 && !is_for_304(&m->hdrs[i])) continue;
-        if (!a->whole && is_checksum_field(m->hdrs[i].name)) continue;
+        if (!serve_has_field(r, a, &m->hdrs[i])) continue;
         e = respond_header(r, m->hdrs[i].name, m->hdrs[i].value);
     }
     if (e == ERR_OK && a->status != 304) e = respond_header(r, STR_LIT("Accept-Ranges"), STR_LIT("bytes"));
     if (e == ERR_OK && a->status == 206) {
         struct str cr = pool_f(r->x->pool, "bytes %llu-%llu/%llu", (unsigned long long)a->first,
                                (unsigned long long)a->last, (unsigned long long)r->meta->size);
-        e = respond_header(r, STR_LIT("Content-Range"), cr);
+        e = cr.p ? respond_header(r, STR_LIT("Content-Range"), cr) : ERR_NOMEM;
     }
-    if (e == ERR_OK) e = respond_header(r, STR_LIT("Age"), serve_age(r, m));
+    if (e == ERR_OK) e = serve_age(r, m);
     if (e == ERR_OK) e = respond_header(r, STR_LIT("x-amz-request-id"), str_c(r->id_text));
     if (e == ERR_OK) respond_cache_headers(r);
     return e;
@@ -76,12 +89,24 @@ static void serve_count(struct request *r, uint64_t length)
     }
 }
 
-static void serve_without_body(struct request *r, const struct answer *a)
+static void serve_label(struct request *r)
 {
     if (r->result == RESULT_NONE) r->result = r->leader ? RESULT_MISS : RESULT_HIT;
+}
+
+/* Half a head must not get into the error's. */
+static void serve_no_memory(struct request *r)
+{
+    r->nhdrs = 0;
+    request_fail(r, ERR_NOMEM);
+}
+
+static void serve_without_body(struct request *r, const struct answer *a)
+{
+    serve_label(r);
     serve_count(r, 0);
     if (serve_fields(r, a) != ERR_OK) {
-        request_fail(r, ERR_NOMEM);
+        serve_no_memory(r);
         return;
     }
     respond_send(r, a->status, a->status == 304 ? -1 : (int64_t)a->length, NULL);
@@ -89,9 +114,10 @@ static void serve_without_body(struct request *r, const struct answer *a)
 
 static void serve_unsatisfiable(struct request *r)
 {
-    if (r->result == RESULT_NONE) r->result = r->leader ? RESULT_MISS : RESULT_HIT;
+    serve_label(r);
+    serve_count(r, 0);
     struct str cr = pool_f(r->x->pool, "bytes */%llu", (unsigned long long)r->meta->size);
-    respond_header(r, STR_LIT("Content-Range"), cr);
+    if (cr.p) respond_header(r, STR_LIT("Content-Range"), cr);
     request_fail(r, ERR_RANGE);
 }
 
@@ -115,7 +141,7 @@ static void serve_primed(struct request *r, enum err e)
         a = (struct answer){.status = 206, .first = first, .last = last, .length = last - first + 1};
     serve_count(r, a.length);
     if (serve_fields(r, &a) != ERR_OK) {
-        request_fail(r, ERR_NOMEM);
+        serve_no_memory(r);
         return;
     }
     respond_send(r, a.status, (int64_t)a.length, deliver_body(r->deliver));
@@ -133,16 +159,20 @@ static bool serve_needs_checksums(struct request *r)
 
 static bool serve_ask_checksums(struct request *r)
 {
-    if (!object_validate_begin(r->object)) {
-        r->asked_checksums = !object_wait(r->object, r->waiter);
-        return !r->asked_checksums;
-    }
-    r->asked_checksums = true;
+    r->asked_checksums = true; /* once is enough, whoever it was who asked */
+    if (!object_validate_begin(r->object)) return object_wait(r->object, r->waiter);
     if (discovery_start(r, CHECKSUMS, NULL, r->object) != ERR_OK) {
         object_validate_end(r->object, NULL);
         return false;
     }
     return object_wait(r->object, r->waiter);
+}
+
+static bool serve_has_bytes(struct request *r, const struct answer *a)
+{
+    uint64_t ss = object_slice_bytes(r->object), ready, absent;
+    object_count(r->object, a->first / ss, a->last / ss, &ready, &absent);
+    return ready == a->last / ss - a->first / ss + 1;
 }
 
 void serve_object(struct request *r)
@@ -152,11 +182,15 @@ void serve_object(struct request *r)
 
     switch (cond_check(&r->x->req, m->etag, m->last_modified_s)) {
     case COND_NOT_MODIFIED: a.status = 304; serve_without_body(r, &a); return;
-    case COND_FAILED: request_fail(r, ERR_PRECONDITION); return;
+    case COND_FAILED:
+        serve_label(r);
+        serve_count(r, 0);
+        request_fail(r, ERR_PRECONDITION);
+        return;
     case COND_PASS: break;
     }
     if (!cond_if_range(&r->x->req, m->etag, m->last_modified_s)) r->range.kind = RANGE_NONE;
-    if (serve_needs_checksums(r) && serve_ask_checksums(r)) return;
+    if (!r->asked.only_if_cached && serve_needs_checksums(r) && serve_ask_checksums(r)) return;
     if (r->range.kind != RANGE_NONE) {
         if (range_resolve(&r->range, r->meta->size, &a.first, &a.last) != ERR_OK) {
             serve_unsatisfiable(r);
@@ -168,6 +202,10 @@ void serve_object(struct request *r)
     }
     if (r->head_only || a.length == 0) {
         serve_without_body(r, &a);
+        return;
+    }
+    if (r->asked.only_if_cached && !serve_has_bytes(r, &a)) {
+        request_not_cached(r);
         return;
     }
     enum err e = deliver_create(r, a.first, a.last, &r->deliver);

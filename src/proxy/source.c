@@ -1,5 +1,131 @@
-/* source.c - what it takes to ask an origin for an object's bytes, copied out of the client's request. */
+/* source.c - how a request's object is named: to the cache (its key) and to the origin (what it takes to ask for its bytes,
+ * copied out of the client's request). */
 #include "proxy/proxy.h"
+
+/* ---- the cache key */
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+/* The byte that an escape at s[i] stands for; -1: it is none. */
+static int escaped_byte(struct str s, size_t i)
+{
+    if (s.n - i < 3) return -1;
+    int high = hex_value(s.p[i + 1]), low = hex_value(s.p[i + 2]);
+    return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+
+/* Decodes s to *to. A plus is a plus to one server and a space to another, and a lone '%' may be a literal one: such bytes
+ * come out alike, and a letter in *marks says how they were written. */
+static void key_decode(struct str s, char **to, char **marks)
+{
+    char *w = *to, *m = *marks;
+
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (c == '+') {
+            c = ' ';
+            *m++ = 'r';
+        } else if (c == '%') {
+            int v = escaped_byte(s, i);
+            if (v >= 0) {
+                i += 2;
+                c = (char)v;
+            }
+            if (c == '%') *m++ = v < 0 ? 'l' : 'e';
+            if (c == ' ') *m++ = 's';
+            if (c == '+') {
+                c = ' ';
+                *m++ = 'p';
+            }
+        }
+        *w++ = c;
+    }
+    *to = w;
+    *marks = m;
+}
+
+enum err key_make(struct pool *pool, const struct origin_conf *o, struct str host_bucket, struct str path, struct str *base,
+                  struct str *marks)
+{
+    size_t name = strlen(o->name) + 1, most = host_bucket.n + 1 + path.n;
+    char *p = pool_alloc(pool, name + 2 * most), *w, *m;
+
+    if (!p) return ERR_NOMEM;
+    memcpy(p, o->name, name);
+    w = p + name;
+    char *const first_mark = m = w + most;
+    if (host_bucket.n) {
+        *w++ = '/';
+        key_decode(host_bucket, &w, &m);
+    }
+    key_decode(path, &w, &m);
+    *base = str_make(p, (size_t)(w - p));
+    *marks = str_make(first_mark, (size_t)(m - first_mark));
+    /* What a plain web server makes of escapes is its own business. */
+    if (o->type == ORIGIN_HTTP) *marks = str_find(path, '%') < path.n ? path : (struct str){NULL, 0};
+    return ERR_OK;
+}
+
+/* What selects among the representations at one place: the query, how the path was written if that may matter, and for S3
+ * the page that a browser asks for: its answers carry CORS fields then, without always saying so in Vary. */
+static enum err make_variant(struct request *r, struct str query, struct str marks, bool s3, struct str *out)
+{
+    const struct hdr *origin = s3 ? head_find_name(&r->x->req, STR_LIT("origin")) : NULL;
+    size_t n = query.n + marks.n + (origin ? origin->value.n + 1 : 0) + 2;
+
+    *out = query;
+    if (!marks.n && !origin) return ERR_OK;
+    char *p = pool_alloc(r->x->pool, n), *w = p;
+    if (!p) return ERR_NOMEM;
+    if (query.n) memcpy(w, query.p, query.n);
+    w += query.n;
+    *w++ = '\n';
+    if (marks.n) memcpy(w, marks.p, marks.n);
+    w += marks.n;
+    if (origin) {
+        *w++ = '\n';
+        if (origin->value.n) memcpy(w, origin->value.p, origin->value.n);
+        w += origin->value.n;
+    }
+    *out = str_make(p, (size_t)(w - p));
+    return ERR_OK;
+}
+
+enum err request_make_key(struct request *r)
+{
+    const struct origin_conf *o = &r->conf->origins[r->origin_index];
+    struct str marks;
+    enum err e = key_make(r->x->pool, o, r->host_bucket, r->target.path, &r->key.base, &marks);
+
+    if (e != ERR_OK) return e;
+    return make_variant(r, o->type == ORIGIN_HTTP ? r->target.query : r->s3.key_query, marks, o->type == ORIGIN_S3,
+                        &r->key.variant);
+}
+
+/* ---- Via */
+
+/* The comment tells us from other proxies of this name that may well stand in the same chain. */
+struct str source_via(const struct proxy *p, unsigned minor, struct pool *pool)
+{
+    return pool_f(pool, "1.%u " PROXY_NAME " (%s)", minor, p->via_id);
+}
+
+bool source_loops(const struct proxy *p, const struct head *req)
+{
+    for (unsigned i = 0; i < req->nhdrs; i++) {
+        struct str v = req->hdrs[i].value;
+        if (req->hdrs[i].id == HDR_VIA && v.n && memmem(v.p, v.n, p->via_id, strlen(p->via_id))) return true;
+    }
+    return false;
+}
+
+/* ---- the source */
 
 struct source *source_ref(struct source *s)
 {
@@ -13,7 +139,7 @@ void source_unref(struct source *s)
 }
 
 /* Fields that are about this message or this hop, or that the proxy works out itself when it asks. */
-static bool is_own_business(const struct hdr *h)
+static bool is_own_business(const struct hdr *h, bool s3)
 {
     switch (h->id) {
     case HDR_HOST:
@@ -25,22 +151,24 @@ static bool is_own_business(const struct hdr *h)
     case HDR_IF_UNMODIFIED_SINCE:
     case HDR_EXPECT:
     case HDR_CONTENT_LENGTH:
-    case HDR_CACHE_CONTROL:
-    case HDR_PRAGMA:
+    case HDR_AMZ_CHECKSUM_MODE: return true;
     case HDR_AMZ_DATE:
     case HDR_AMZ_CONTENT_SHA256:
-    case HDR_AMZ_SECURITY_TOKEN:
-    case HDR_AMZ_CHECKSUM_MODE: return true;
+    case HDR_AMZ_SECURITY_TOKEN: return s3;
     default: return false;
     }
+}
+
+static bool starts_ci(struct str s, struct str prefix)
+{
+    return s.n >= prefix.n && str_eq_ci(str_make(s.p, prefix.n), prefix);
 }
 
 /* S3 answers the same whatever a browser says of itself; only its own fields and CORS' matter to it. */
 static bool matters_to_s3(const struct hdr *h)
 {
-    return str_starts(h->name, STR_LIT("x-amz-")) || str_starts(h->name, STR_LIT("X-Amz-")) ||
-           str_eq_ci(h->name, STR_LIT("origin")) || h->id == HDR_USER_AGENT ||
-           str_starts(h->name, STR_LIT("access-control-")) || str_starts(h->name, STR_LIT("Access-Control-"));
+    return starts_ci(h->name, STR_LIT("x-amz-")) || str_eq_ci(h->name, STR_LIT("origin")) || h->id == HDR_USER_AGENT ||
+           h->id == HDR_VIA || starts_ci(h->name, STR_LIT("access-control-"));
 }
 
 static enum err copy_head(struct source *s, const struct head *req)
@@ -81,18 +209,20 @@ enum err request_make_source(struct request *r)
     s->address.bucket = pool_str(p, r->s3.address.bucket);
     s->address.key = pool_str(p, r->s3.address.key);
     s->hdrs = pool_alloc(p, (s->req.nhdrs + 1) * sizeof *s->hdrs);
-    if (e != ERR_OK || !s->path.p || !s->query.p || !s->address.bucket.p || !s->address.key.p || !s->hdrs) {
+    struct str via = source_via(r->worker->proxy, r->x->req.minor, p);
+    if (e != ERR_OK || !s->path.p || !s->query.p || !s->address.bucket.p || !s->address.key.p || !s->hdrs || !via.p) {
         pool_destroy(p);
         return ERR_NOMEM;
     }
     if (s->query.n == 0) s->query = (struct str){NULL, 0};
     for (unsigned i = 0; i < s->req.nhdrs; i++) {
         const struct hdr *h = &s->req.hdrs[i];
-        if (is_own_business(h) || hdr_is_hop_by_hop(&s->req, h)) continue;
-        if (h->id == HDR_AUTHORIZATION && !s3) s->authorized = true;
+        if (is_own_business(h, s3) || hdr_is_hop_by_hop(&s->req, h)) continue;
+        if (h->id == HDR_AUTHORIZATION) s->authorized = r->conf->origins[r->origin_index].type == ORIGIN_HTTP;
         if (s3 && !matters_to_s3(h)) continue;
         s->hdrs[s->nhdrs++] = *h;
     }
+    s->hdrs[s->nhdrs++] = (struct hdr){STR_LIT("via"), via, HDR_VIA};
     r->source = s;
     return ERR_OK;
 }

@@ -34,25 +34,27 @@ void bucket_stats_destroy(struct bucket_stats *b)
     free(b);
 }
 
-/* The row of a name; names beyond the bound share the row "(other)". */
-static struct bucket_row *bucket_row(struct bucket_stats *b, struct str name)
+/* The row of a name; what does not fit into `most` rows shares the row "(other)". */
+static struct bucket_row *bucket_row(struct bucket_stats *b, struct str name, unsigned most)
 {
+    static const struct str other = STR_LIT("(other)");
+
     for (unsigned i = 0; i < b->n; i++)
         if (str_eq(str_c(b->rows[i].name), name)) return &b->rows[i];
-    if (b->n == MAX_BUCKETS) return &b->rows[MAX_BUCKETS - 1];
+    if (b->n + 1 >= most && !str_eq(name, other)) return bucket_row(b, other, MAX_BUCKETS + 1);
     struct bucket_row *row = &b->rows[b->n];
-    row->name = str_dup(b->n == MAX_BUCKETS - 1 ? STR_LIT("(other)") : name);
+    row->name = str_dup(name);
     if (!row->name) return NULL;
     b->n++;
     return row;
 }
 
-void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool put, uint64_t sent, uint64_t saved)
+void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool proven, bool get, bool put, uint64_t sent, uint64_t saved)
 {
     pthread_mutex_lock(&b->lock);
-    struct bucket_row *row = bucket_row(b, bucket);
+    struct bucket_row *row = bucket_row(b, bucket, proven ? MAX_BUCKETS : MAX_BUCKETS / 2);
     if (row) {
-        row->gets += !put;
+        row->gets += get;
         row->puts += put;
         row->sent += sent;
         row->saved += saved;
@@ -157,7 +159,7 @@ static json_t *json_caches(struct proxy *p)
         put(m, "objects", cs.objects);
         put(m, "evictions", cs.evictions);
         put(m, "rejected", cs.rejected);
-        put(m, "filling", cs.filling_bytes);
+        put(m, "reserved", cs.reserved_bytes);
         put(m, "punched", cs.punched);
         json_object_set_new(o, "memory", m);
         uint64_t hits = SUM(p, stat_get(&w->stats.per_cache_hits[i])), bytes = SUM(p, stat_get(&w->stats.per_cache_bytes[i]));
@@ -170,11 +172,17 @@ static json_t *json_caches(struct proxy *p)
     return all;
 }
 
-static json_t *json_origin(struct proxy *p, unsigned i)
+/* The proxy's stats_lock is held: the worker's origins do not go away under us. */
+static struct origin_stats *origin_stats_locked(struct worker *w, unsigned i)
+{
+    return w->origins_gone ? &w->last_origin_stats[i] : origin_worker_stats(w->origins[i]);
+}
+
+static json_t *json_origin_locked(struct proxy *p, unsigned i)
 {
     json_t *o = json_object(), *errors = json_object(), *conns = json_object(), *hedges = json_object();
     struct hist_sum *h = calloc(1, sizeof *h);
-#define OSUM(name) SUM(p, stat_get(&origin_worker_stats(w->origins[i])->name))
+#define OSUM(name) SUM(p, stat_get(&origin_stats_locked(w, i)->name))
     put(o, "requests", OSUM(requests));
     put(o, "bytes", OSUM(bytes));
     put(o, "bytes_sent", OSUM(bytes_sent));
@@ -201,7 +209,7 @@ static json_t *json_origin(struct proxy *p, unsigned i)
     put(o, "window", p->conf->origins[i].max_in_flight);
 #undef OSUM
     for (unsigned k = 0; h && k < p->nworkers; k++)
-        hist_collect(h, &origin_worker_stats(p->workers[k].origins[i])->first_byte_us);
+        hist_collect(h, &origin_stats_locked(&p->workers[k], i)->first_byte_us);
     if (h) json_object_set_new(o, "first_byte_ms", percentiles(h, true));
     free(h);
     return o;
@@ -245,10 +253,12 @@ char *stats_json(struct proxy *p)
     put(o, "workers", p->nworkers);
     json_object_set_new(o, "connections", json_connections(p));
     json_object_set_new(o, "requests", json_requests(p));
+    pthread_mutex_lock(&p->stats_lock);
     for (unsigned i = 0; i < p->conf->norigins; i++) {
-        received += SUM(p, stat_get(&origin_worker_stats(w->origins[i])->bytes));
-        json_object_set_new(origins, p->conf->origins[i].name, json_origin(p, i));
+        received += SUM(p, stat_get(&origin_stats_locked(w, i)->bytes));
+        json_object_set_new(origins, p->conf->origins[i].name, json_origin_locked(p, i));
     }
+    pthread_mutex_unlock(&p->stats_lock);
     put(bytes, "sent", SUM(p, stat_get(&w->stats.sent_bytes)));
     put(bytes, "received", SUM(p, stat_get(&w->stats.received_bytes)));
     put(bytes, "origin_received", received);

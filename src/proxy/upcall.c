@@ -6,13 +6,17 @@
 
 struct upcall {
     struct origin_call *call;
+    const struct origin *origin;
     const struct client_events *ev;
     void *arg;
+    bool answered;
 };
 
 static void upcall_head(void *arg, const struct head *resp, int64_t length)
 {
     struct upcall *u = arg;
+    u->answered = true;
+    proxy_origin_seen(modapi_proxy(), u->origin, ERR_OK);
     u->ev->head(u->arg, resp, length);
 }
 
@@ -33,6 +37,7 @@ static void upcall_end(void *arg, enum err why)
     struct upcall *u = arg;
     const struct client_events *ev = u->ev;
     void *receiver = u->arg;
+    if (!u->answered) proxy_origin_seen(modapi_proxy(), u->origin, why);
     free(u);
     ev->end(receiver, why);
 }
@@ -46,6 +51,8 @@ enum err upcall_start(struct origin_worker *w, const struct origin_request *r, c
 
     *out = NULL;
     if (!u) return ERR_NOMEM;
+    u->origin = origin_worker_origin(w);
+    u->answered = false;
     u->ev = ev;
     u->arg = arg;
     enum err e = origin_submit(w, r, &upcall_events, u, &u->call);

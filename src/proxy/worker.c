@@ -4,10 +4,12 @@
  * and an exit code; only then threads run. Draining: listeners close, connections end after their response, then parts
  * and discoveries that nobody waits for are cancelled, origin workers close, and the loop stops when nothing is left. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "module/builtin.h"
 #include "proxy/proxy.h"
 
 /* Connections over the limit get a proper answer each; further ones beyond this many do not. */
@@ -16,6 +18,8 @@
 #define DISK_THREADS 4
 #define SENDFILE_MIN 65536u
 #define SENDFILE_MAX_UNPROVEN (64u << 20)
+#define UNUSABLE_FAILURES 3u
+#define UNUSABLE_MS 10000u
 #define LINGER_MS 5000u
 #define LINGER_BYTES (1u << 20)
 
@@ -27,6 +31,55 @@ bool proxy_account(struct proxy *p, uint64_t bytes)
 }
 
 void proxy_unaccount(struct proxy *p, uint64_t bytes) { atomic_fetch_sub(&p->memory_bytes, bytes); }
+
+/* ---- can the origins be reached */
+
+static bool is_unreachable(enum err e)
+{
+    switch (e) {
+    case ERR_IO:
+    case ERR_CLOSED:
+    case ERR_RESET:
+    case ERR_REFUSED:
+    case ERR_UNREACHABLE:
+    case ERR_DNS:
+    case ERR_TLS:
+    case ERR_CREDENTIALS:
+    case ERR_CONNECT_TIMEOUT:
+    case ERR_FIRST_BYTE_TIMEOUT: return true;
+    default: return false;
+    }
+}
+
+void proxy_origin_seen(struct proxy *p, const struct origin *o, enum err e)
+{
+    unsigned i = 0;
+
+    while (i < p->conf->norigins && p->origins[i] != o) i++;
+    if (i == p->conf->norigins) return;
+    struct origin_health *h = &p->health[i];
+    if (is_unreachable(e)) {
+        atomic_store_explicit(&h->failed_ms, clock_ns() / 1000000, memory_order_relaxed);
+        atomic_fetch_add_explicit(&h->failures, 1, memory_order_relaxed);
+    } else if (e == ERR_OK && atomic_load_explicit(&h->failures, memory_order_relaxed)) {
+        atomic_store_explicit(&h->failures, 0, memory_order_relaxed);
+    }
+}
+
+/* An origin that nobody could reach lately. After a while it gets another chance: only requests can find out. */
+static bool origin_is_usable(struct origin_health *h)
+{
+    if (atomic_load_explicit(&h->failures, memory_order_relaxed) < UNUSABLE_FAILURES) return true;
+    return clock_ns() / 1000000 - atomic_load_explicit(&h->failed_ms, memory_order_relaxed) > UNUSABLE_MS;
+}
+
+bool proxy_is_ready(struct proxy *p)
+{
+    if (!atomic_load(&p->ready) || atomic_load(&p->draining)) return false;
+    for (unsigned i = 0; i < p->conf->norigins; i++)
+        if (origin_is_usable(&p->health[i])) return true;
+    return p->conf->norigins == 0;
+}
 
 /* ---- accepting */
 
@@ -62,10 +115,12 @@ static void worker_accepted(void *arg, int fd, const struct address *peer)
     struct worker *w = ref->worker;
     struct stream *st;
 
-    if (atomic_load(&w->proxy->connections) >= w->proxy->conf->max_connections + REFUSE_SLACK) {
+    uint64_t open = atomic_load(&w->proxy->connections), most = w->proxy->conf->max_connections;
+    if (open >= most + REFUSE_SLACK) {
         worker_refuse(w, fd);
         return;
     }
+    if (open >= most) ref = ref->over;
     if (stream_create(w->loop, fd, NULL, NULL, &st) != ERR_OK) {
         close(fd);
         return;
@@ -74,6 +129,18 @@ static void worker_accepted(void *arg, int fd, const struct address *peer)
 }
 
 /* ---- ending */
+
+/* What the origins of this worker counted outlives them: others may still be asked for statistics. */
+static void worker_keep_origin_stats(struct worker *w)
+{
+    struct proxy *p = w->proxy;
+
+    pthread_mutex_lock(&p->stats_lock);
+    for (unsigned i = 0; i < p->conf->norigins; i++)
+        memcpy(&w->last_origin_stats[i], origin_worker_stats(w->origins[i]), sizeof w->last_origin_stats[i]);
+    w->origins_gone = true;
+    pthread_mutex_unlock(&p->stats_lock);
+}
 
 static void worker_origin_closed(void *arg)
 {
@@ -90,6 +157,7 @@ static void worker_drained(void *arg)
     timer_stop(&w->drain_timer);
     worker_cancel_discoveries(w);
     worker_cancel_parts(w);
+    worker_keep_origin_stats(w);
     w->origin_closes = w->proxy->conf->norigins + 1;
     for (unsigned i = 0; i < w->proxy->conf->norigins; i++) origin_worker_destroy(w->origins[i], worker_origin_closed, w);
     worker_origin_closed(w);
@@ -132,6 +200,7 @@ static struct h1_server_conf h1_conf_of(struct proxy *p, const struct server_con
         .linger_bytes = LINGER_BYTES,
         .max_body_bytes = c->max_body_bytes,
         .max_requests = c->requests_per_connection,
+        .request_memory_bytes = (size_t)c->request_memory_bytes,
         .sendfile_min = SENDFILE_MIN,
         .sendfile_max_unproven = SENDFILE_MAX_UNPROVEN,
         .error_body = respond_error_body,
@@ -140,6 +209,20 @@ static struct h1_server_conf h1_conf_of(struct proxy *p, const struct server_con
         .unhold = connection_ends,
         .owner = p,
     };
+}
+
+/* SO_REUSEPORT would let a second proxy of the same user share our port unnoticed: ask without it first. */
+static bool port_is_free(const struct address *a)
+{
+    int on = 1, fd = socket(a->ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return false;
+    bool ok = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+              (a->ss.ss_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) == 0) &&
+              bind(fd, (const struct sockaddr *)&a->ss, a->len) == 0;
+    int why = errno;
+    close(fd);
+    errno = why;
+    return ok;
 }
 
 /* One socket per listen address and worker (SO_REUSEPORT). */
@@ -151,18 +234,21 @@ static enum err worker_listen(struct worker *w, char *msg, size_t n)
     for (unsigned i = 0; i < c->nservers; i++) total += c->servers[i].nlistens;
     w->listeners = calloc(total + 1, sizeof *w->listeners);
     w->listen_fds = calloc(total + 1, sizeof *w->listen_fds);
-    w->listener_refs = calloc(total + 1, sizeof *w->listener_refs);
+    w->listener_refs = calloc(2 * total + 1, sizeof *w->listener_refs);
     w->server_confs = calloc(c->nservers + 1, sizeof *w->server_confs);
     if (!w->listeners || !w->listen_fds || !w->listener_refs || !w->server_confs) return ERR_NOMEM;
     for (unsigned i = 0; i < c->nservers; i++) {
         w->server_confs[i] = h1_conf_of(w->proxy, &c->servers[i]);
         for (unsigned k = 0; k < c->servers[i].nlistens; k++, at++) {
             const struct listen_conf *l = &c->servers[i].listens[k];
-            if (listen_open(&l->address, BACKLOG, &w->listen_fds[at]) != ERR_OK) {
+            if ((w->index == 0 && !port_is_free(&l->address)) ||
+                listen_open(&l->address, BACKLOG, &w->listen_fds[at]) != ERR_OK) {
                 snprintf(msg, n, "cannot listen on %s: %s", l->text, strerror(errno));
                 return ERR_IO;
             }
-            w->listener_refs[at] = (struct listener_ref){w, &c->servers[i], &w->server_confs[i]};
+            struct listener_ref *over = &w->listener_refs[total + at];
+            *over = (struct listener_ref){w, &c->servers[i], &w->server_confs[i], true, NULL};
+            w->listener_refs[at] = (struct listener_ref){w, &c->servers[i], &w->server_confs[i], false, over};
             w->nlisteners = at + 1;
         }
     }
@@ -183,7 +269,8 @@ static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t
     w->windows = calloc(c->norigins + 1, sizeof *w->windows);
     w->budgets = calloc(c->norigins + 1, sizeof *w->budgets);
     w->module_data = calloc(modules_count(p->modules) + 1, sizeof(void *));
-    if (!w->origins || !w->windows || !w->budgets || !w->module_data || bucket_stats_create(&w->buckets) != ERR_OK ||
+    w->last_origin_stats = calloc(c->norigins + 1, sizeof *w->last_origin_stats);
+    if (!w->origins || !w->windows || !w->budgets || !w->module_data || !w->last_origin_stats || bucket_stats_create(&w->buckets) != ERR_OK ||
         loop_create(&w->loop) != ERR_OK || mailbox_create(w->loop, &w->mailbox) != ERR_OK ||
         h1_server_create(w->loop, &request_handler, w, &w->h1) != ERR_OK) {
         snprintf(msg, n, "out of memory or descriptors for worker %u", index);
@@ -232,6 +319,42 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
+static bool handler_exists(const char *name)
+{
+    for (const s3p_module *const *m = builtin_modules; *m; m++)
+        if ((*m)->handler_name && strcmp((*m)->handler_name, name) == 0) return true;
+    return false;
+}
+
+static void tell_no_handler(const struct conf *c, const struct route_conf *rt, FILE *out)
+{
+    const char *before = "";
+
+    fprintf(out, "%s:%u:%u: no module serves handler '%.64s', expected one of: ", c->file, rt->handler_line, rt->handler_column,
+            rt->handler);
+    for (const s3p_module *const *m = builtin_modules; *m; m++) {
+        if (!(*m)->handler_name) continue;
+        fprintf(out, "%s%s", before, (*m)->handler_name);
+        before = ", ";
+    }
+    fputc('\n', out);
+}
+
+bool proxy_check_conf(const struct conf *c, FILE *out)
+{
+    bool good = c->ncaches <= MAX_CACHES;
+
+    if (!good) fprintf(out, "%s: %u caches, expected at most %d\n", c->file, c->ncaches, MAX_CACHES);
+    for (unsigned i = 0; i < c->nservers; i++)
+        for (unsigned k = 0; k < c->servers[i].nroutes; k++) {
+            const struct route_conf *rt = &c->servers[i].routes[k];
+            if (!rt->handler || handler_exists(rt->handler)) continue;
+            tell_no_handler(c, rt, out);
+            good = false;
+        }
+    return good;
+}
+
 enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
 {
     struct proxy *p = calloc(1, sizeof *p);
@@ -246,13 +369,12 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
     p->workers = calloc(p->nworkers, sizeof *p->workers);
     p->caches = calloc(c->ncaches + 1, sizeof(void *));
     p->origins = calloc(c->norigins + 1, sizeof(void *));
+    p->health = calloc(c->norigins + 1, sizeof *p->health);
+    pthread_mutex_init(&p->stats_lock, NULL);
+    snprintf(p->via_id, sizeof p->via_id, "%016llx", (unsigned long long)random_u64());
     snprintf(msg, n, "out of memory");
     if (pthread_barrier_init(&p->opened, NULL, p->nworkers + 1) != 0) return ERR_NOMEM;
-    if (!p->workers || !p->caches || !p->origins || disk_create(DISK_THREADS, &p->disk) != ERR_OK) return ERR_NOMEM;
-    if (c->ncaches > MAX_CACHES) {
-        snprintf(msg, n, "%u caches are configured, at most %d can be", c->ncaches, MAX_CACHES);
-        return ERR_CONFIG;
-    }
+    if (!p->workers || !p->caches || !p->origins || !p->health || disk_create(DISK_THREADS, &p->disk) != ERR_OK) return ERR_NOMEM;
     char why[512] = "";
     for (unsigned i = 0; e == ERR_OK && i < c->ncaches; i++) {
         const struct cache_conf *cc = &c->caches[i];
@@ -322,6 +444,7 @@ static void worker_destroy(struct worker *w)
     free(w->windows);
     free(w->budgets);
     free(w->module_data);
+    free(w->last_origin_stats);
 }
 
 /* Workers are joined (or were never started). */
@@ -339,6 +462,8 @@ void proxy_destroy(struct proxy *p)
     free(p->workers);
     free(p->caches);
     free(p->origins);
+    free(p->health);
+    pthread_mutex_destroy(&p->stats_lock);
     conf_unref(p->conf);
     free(p);
 }

@@ -195,7 +195,7 @@ class Proxy:
         return raw.Conn(self.address, timeout * net.SLOW, **kw)
 
 
-def run(args, env=None, timeout=30, binary=None, prefix=()):
+def run(args, env=None, timeout=12, binary=None, prefix=()):
     """The binary as a command: (status, stdout, stderr)."""
     p = subprocess.run([*prefix, binary or BINARY, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                        env=environment(env), timeout=timeout * net.SLOW)

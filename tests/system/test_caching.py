@@ -146,6 +146,8 @@ def test_stats_count_what_happened(http, origin):
     p.get_checked("/b/k", MIB, 10, 100)
     p.get("/b/none")
     p.fetch("PUT", "/b/put", body=b"12345")
+    # a request is counted when its connection has seen its end, a moment after the client has
+    net.wait_until("all are counted", lambda: p.stats()["buckets"].get("b", {}).get("puts") == 1)
     s = p.stats()
     delta = lambda *path: _at(s, path) - _at(before, path)
     assert delta("requests", "cache", "miss") >= 1

@@ -76,7 +76,6 @@ def test_bad_configuration_is_told_with_its_place(tmp_path, name, option):
     found = [re.match(re.escape(str(f)) + r":(\d+):(\d+): (.+)", text) for text in err.splitlines()]
     found = [m for m in found if m]
     assert found, err
-    m = found[0]
     if line:
         assert any(int(m[1]) == line for m in found), err
     if column:

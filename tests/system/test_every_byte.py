@@ -10,7 +10,7 @@ import raw
 from content import Checker
 from test_caching import together
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300), pytest.mark.xdist_group("gibibyte")]
 MIB = 1 << 20
 SIZE = (1 << 30 if not net.SANITIZER else 96 * MIB) + 4321
 MEMORY = "%dMiB" % (SIZE // MIB + 64)

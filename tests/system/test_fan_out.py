@@ -4,7 +4,6 @@ import time
 
 import net
 import pytest
-import raw
 from content import Checker
 from test_caching import together
 

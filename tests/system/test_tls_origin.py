@@ -4,6 +4,7 @@ import ssl
 import subprocess
 import threading
 
+import net
 import pytest
 from origin import Origin
 
@@ -75,7 +76,7 @@ def test_unknown_authority_is_502(start, secure):
     r = p.get("/b/k")
     assert r.status == 502 and b"<Code>BadGateway</Code>" in r.body
     assert o.count() == 0
-    assert "certificate" in p.stderr().lower() or "tls" in p.stderr().lower()
+    net.wait_until("it was logged", lambda: "certificate" in p.stderr().lower() or "tls" in p.stderr().lower())
 
 
 def test_wrong_name_is_502(start, secure, pki):
