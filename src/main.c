@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
-#include "proxy/proxy.h"
+#include "proxy/front.h"
 #include "version.h"
 
 #define DEFAULT_CONF SYSCONFDIR "/" PROXY_NAME "/" PROXY_NAME ".yaml"
@@ -22,7 +22,8 @@ static void usage(FILE *f)
             "      --help-config   describe every directive (=markdown: as Markdown)\n"
             "  -V, --version       print the version\n"
             "  -h, --help          print this\n\n"
-            "Signals: TERM, INT drain and exit (a second one exits at once); USR1, HUP reopen the log files.\n");
+            "Signals: TERM, INT drain and exit (a second one exits at once); USR1 reopens the log files; HUP does\n"
+            "so too and reads the certificates again.\n");
 }
 
 struct options {
@@ -83,7 +84,8 @@ static void wait_for_signals(struct proxy *p, const sigset_t *set)
         case SIGHUP:
             log_reopen();
             modules_reopen(p->modules);
-            log_info("log files reopened");
+            if (sig == SIGHUP) front_tls_reload(p->tls, conf_listens(p->conf));
+            log_info(sig == SIGHUP ? "log files reopened, certificates read again" : "log files reopened");
             break;
         case SIGUSR2: /* from the joiner: all workers have ended */
             if (atomic_load(&p->joined)) return;
@@ -153,6 +155,22 @@ static int dump(const struct conf *c)
     return ok ? 0 : 1;
 }
 
+/* --test: what the start would read besides the configuration. */
+static int test(const struct conf *c, const char *name)
+{
+    char msg[512] = "";
+    struct listen_tls **tls;
+    enum err e = front_tls_create(c, &tls, msg, sizeof msg);
+
+    front_tls_destroy(tls, conf_listens(c));
+    if (e != ERR_OK) {
+        fprintf(stderr, PROXY_NAME ": %s\n", msg[0] ? msg : err_text(e));
+        return 1;
+    }
+    printf(PROXY_NAME ": %s: configuration is good\n", name);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct options o = {.conf = DEFAULT_CONF};
@@ -166,7 +184,7 @@ int main(int argc, char **argv)
     } else if (o.dump) {
         rc = dump(c);
     } else if (o.test) {
-        printf(PROXY_NAME ": %s: configuration is good\n", o.conf);
+        rc = test(c, o.conf);
     } else if (log_open(c->log_file, c->log_level) != ERR_OK) {
         fprintf(stderr, PROXY_NAME ": cannot open log file %s: %m\n", c->log_file);
         rc = 1;

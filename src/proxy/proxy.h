@@ -22,6 +22,10 @@
 
 struct request;
 struct worker;
+struct face;
+struct h2_server;
+struct listen_tls;
+struct sniffer;
 
 /* X(id, text): what the cache did for a request. */
 #define CACHE_RESULTS(X) \
@@ -64,9 +68,10 @@ struct proxy {
     struct cache **caches;
     struct origin **origins;
     struct disk *disk;
+    struct listen_tls **tls; /* one per listen address */
     struct modules *modules;
     uint64_t started_ms;
-    _Atomic uint64_t connections, memory_bytes;
+    _Atomic uint64_t connections, tls_connections, memory_bytes;
     _Atomic bool ready, draining, joined;
     pthread_barrier_t opened;
 };
@@ -82,7 +87,11 @@ struct worker {
     int *listen_fds;
     struct listener_ref *listener_refs;
     unsigned nlisteners;
-    struct h1_server_conf *server_confs; /* one per server of the configuration */
+    struct face *faces; /* one per server of the configuration */
+    struct h2_server *h2;
+    struct sniffer *sniffer;
+    unsigned servers_draining;
+    void (*front_drained)(void *arg);
     struct origin_worker **origins;
     struct window *windows;
     struct retry_budget *budgets;
@@ -101,12 +110,13 @@ struct worker {
     char refusal[1024];
 };
 
-/* Which server a connection came in by. */
+/* Which way a connection came in: exchanges carry it as their listener_data. */
 struct listener_ref {
     struct worker *worker;
     const struct server_conf *server;
-    const struct h1_server_conf *h1;
-    bool over_limit; /* accepted only to be told so */
+    struct face *face;         /* front.c */
+    struct listen_tls *tls;    /* NULL: cleartext */
+    bool over_limit;           /* accepted only to be told so */
     struct listener_ref *over; /* the same listener for such connections */
 };
 

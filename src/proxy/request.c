@@ -442,7 +442,7 @@ static void request_identify(struct request *r)
 
 static struct request *request_create(struct exchange *x)
 {
-    const struct listener_ref *ref = h1_exchange_listener_data(x);
+    const struct listener_ref *ref = x->listener_data;
     struct request *r = pool_zalloc(x->pool, sizeof *r);
 
     if (!r) return NULL;
@@ -493,7 +493,7 @@ static void request_begin(struct exchange *x)
     stat_add(&s->requests, 1);
     stat_add(&s->in_flight, 1);
     stat_add(&s->methods[x->req.method], 1);
-    const struct listener_ref *ref = h1_exchange_listener_data(x);
+    const struct listener_ref *ref = x->listener_data;
     if (ref->over_limit || !request_account(r, REQUEST_COST + r->conf->head_bytes)) {
         x->close_after = true;
         request_fail(r, ERR_OVERLOAD);

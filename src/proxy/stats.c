@@ -2,7 +2,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-#include "proxy/proxy.h"
+#include "proxy/front.h"
 #include "version.h"
 
 #define MAX_BUCKETS 256u
@@ -88,15 +88,51 @@ static json_t *percentiles(const struct hist_sum *h, bool ms)
         sum_;                                                                \
     })
 
+#define H1SUM(p, name) SUM(p, stat_get(&h1_server_stats(w->h1)->name))
+#define H2SUM(p, name) SUM(p, stat_get(&h2_server_stats(w->h2)->name))
+
 static json_t *json_connections(struct proxy *p)
 {
     json_t *o = json_object();
-    uint64_t open = SUM(p, stat_get(&h1_server_stats(w->h1)->open));
-    put(o, "open", open);
-    put(o, "h1", open);
-    put(o, "h2", 0);
-    put(o, "tls", 0);
-    put(o, "accepted", SUM(p, stat_get(&h1_server_stats(w->h1)->accepted)));
+    uint64_t h1 = H1SUM(p, open), h2 = H2SUM(p, open);
+    put(o, "open", h1 + h2);
+    put(o, "h1", h1);
+    put(o, "h2", h2);
+    put(o, "tls", atomic_load(&p->tls_connections));
+    put(o, "accepted", H1SUM(p, accepted) + H2SUM(p, accepted));
+    return o;
+}
+
+/* What clients did to HTTP/2, and what was done about it. */
+static json_t *json_http2(struct proxy *p)
+{
+    static const char *const floods[] = {
+#define X(name, what, burst, rate) #name,
+        H2_FLOOD_TABLE(X)
+#undef X
+    };
+    json_t *o = json_object(), *f = json_object();
+    put(o, "resets_received", H2SUM(p, resets_received));
+    put(o, "resets_sent", H2SUM(p, resets_sent));
+    put(o, "protocol_errors", H2SUM(p, protocol_errors));
+    put(o, "stalled", H2SUM(p, stalled));
+    put(o, "heads_too_large", H2SUM(p, heads_too_large));
+    for (unsigned i = 0; i < ARRAY_LEN(floods); i++) put(f, floods[i], H2SUM(p, floods[i]));
+    json_object_set_new(o, "floods", f);
+    return o;
+}
+
+static json_t *json_tls(struct proxy *p)
+{
+#define X(name) {#name, offsetof(struct tls_acceptor_stats, name)},
+    static const struct {
+        const char *name;
+        size_t at;
+    } counters[] = {X(pending) X(accepted) X(failed) X(timeouts) X(refused) X(tls12) X(tls13) X(resumed) X(ktls)
+                        X(client_certificates)};
+#undef X
+    json_t *o = json_object();
+    for (unsigned i = 0; i < ARRAY_LEN(counters); i++) put(o, counters[i].name, SUM(p, front_tls_stat(w, counters[i].at)));
     return o;
 }
 
@@ -112,7 +148,7 @@ static json_t *json_requests(struct proxy *p)
 
     put(o, "total", SUM(p, stat_get(&w->stats.requests)));
     put(o, "in_flight", SUM(p, stat_get(&w->stats.in_flight)));
-    put(o, "bad", SUM(p, stat_get(&h1_server_stats(w->h1)->bad_requests)));
+    put(o, "bad", H1SUM(p, bad_requests) + H2SUM(p, bad_requests));
     put(o, "shed", SUM(p, stat_get(&w->stats.shed)));
     put(o, "restarts", SUM(p, stat_get(&w->stats.restarts)));
     for (unsigned i = 0; i < ARRAY_LEN(methods); i++) put(m, methods[i], SUM(p, stat_get(&w->stats.methods[i])));
@@ -252,6 +288,8 @@ char *stats_json(struct proxy *p)
     json_object_set_new(o, "uptime_s", json_real((double)(clock_ns() / 1000000 - p->started_ms) / 1000.0));
     put(o, "workers", p->nworkers);
     json_object_set_new(o, "connections", json_connections(p));
+    json_object_set_new(o, "tls", json_tls(p));
+    json_object_set_new(o, "http2", json_http2(p));
     json_object_set_new(o, "requests", json_requests(p));
     pthread_mutex_lock(&p->stats_lock);
     for (unsigned i = 0; i < p->conf->norigins; i++) {

@@ -4,24 +4,16 @@
  * and an exit code; only then threads run. Draining: listeners close, connections end after their response, then parts
  * and discoveries that nobody waits for are cancelled, origin workers close, and the loop stops when nothing is left. */
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "module/builtin.h"
-#include "proxy/proxy.h"
+#include "proxy/front.h"
 
-/* Connections over the limit get a proper answer each; further ones beyond this many do not. */
-#define REFUSE_SLACK 64u
-#define BACKLOG 4096
 #define DISK_THREADS 4
-#define SENDFILE_MIN 65536u
-#define SENDFILE_MAX_UNPROVEN (64u << 20)
 #define UNUSABLE_FAILURES 3u
 #define UNUSABLE_MS 10000u
-#define LINGER_MS 5000u
-#define LINGER_BYTES (1u << 20)
 
 bool proxy_account(struct proxy *p, uint64_t bytes)
 {
@@ -81,53 +73,6 @@ bool proxy_is_ready(struct proxy *p)
     return p->conf->norigins == 0;
 }
 
-/* ---- accepting */
-
-/* Far over the limit: not even a request is read. */
-static void worker_refuse(struct worker *w, int fd)
-{
-    stat_add(&w->stats.shed, 1);
-    ssize_t n = send(fd, w->refusal, strlen(w->refusal), MSG_NOSIGNAL | MSG_DONTWAIT);
-    (void)n; /* as much as goes at once: the connection ends here anyway */
-    shutdown(fd, SHUT_WR);
-    close(fd);
-}
-
-static void worker_make_refusal(struct worker *w)
-{
-    struct strbuf b;
-
-    strbuf_init(&b, 1024);
-    respond_error_body(ERR_OVERLOAD, &b);
-    snprintf(w->refusal, sizeof w->refusal,
-             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nRetry-After: 1\r\n"
-             "Content-Length: %zu\r\nConnection: close\r\n\r\n%.*s",
-             b.n, (int)b.n, b.p ? b.p : "");
-    strbuf_free(&b);
-}
-
-static void connection_begins(void *owner) { atomic_fetch_add(&((struct proxy *)owner)->connections, 1); }
-static void connection_ends(void *owner) { atomic_fetch_sub(&((struct proxy *)owner)->connections, 1); }
-
-static void worker_accepted(void *arg, int fd, const struct address *peer)
-{
-    struct listener_ref *ref = arg;
-    struct worker *w = ref->worker;
-    struct stream *st;
-
-    uint64_t open = atomic_load(&w->proxy->connections), most = w->proxy->conf->max_connections;
-    if (open >= most + REFUSE_SLACK) {
-        worker_refuse(w, fd);
-        return;
-    }
-    if (open >= most) ref = ref->over;
-    if (stream_create(w->loop, fd, NULL, NULL, &st) != ERR_OK) {
-        close(fd);
-        return;
-    }
-    if (h1_server_accept(w->h1, st, peer, ref->h1, ref) != ERR_OK) stream_destroy(st);
-}
-
 /* ---- ending */
 
 /* What the origins of this worker counted outlives them: others may still be asked for statistics. */
@@ -167,7 +112,7 @@ static void worker_drain_timeout(struct timer *t)
 {
     struct worker *w = container_of(t, struct worker, drain_timer);
     log_warn("worker %u: connections still open after the shutdown timeout, closing them", w->index);
-    h1_server_kill(w->h1);
+    front_kill(w);
 }
 
 static void worker_drain(struct mail *m)
@@ -176,84 +121,11 @@ static void worker_drain(struct mail *m)
 
     if (w->draining) return;
     w->draining = true;
-    for (unsigned i = 0; i < w->nlisteners; i++) {
-        if (w->listeners[i]) listener_stop(w->listeners[i]);
-        w->listeners[i] = NULL;
-    }
     timer_set(&w->drain_timer, w->proxy->conf->shutdown_timeout_ms);
-    h1_server_drain(w->h1, worker_drained, w);
+    front_drain(w, worker_drained);
 }
 
 /* ---- building up */
-
-static struct h1_server_conf h1_conf_of(struct proxy *p, const struct server_conf *s)
-{
-    const struct conf *c = p->conf;
-    return (struct h1_server_conf){
-        .limits = {.head_bytes = (size_t)c->head_bytes, .target_bytes = (size_t)c->target_bytes,
-                   .headers = (unsigned)c->max_headers},
-        .idle_timeout_ms = s->idle_ms,
-        .head_timeout_ms = s->head_ms,
-        .body_timeout_ms = s->body_ms,
-        .send_timeout_ms = s->send_ms,
-        .linger_ms = LINGER_MS,
-        .linger_bytes = LINGER_BYTES,
-        .max_body_bytes = c->max_body_bytes,
-        .max_requests = c->requests_per_connection,
-        .request_memory_bytes = (size_t)c->request_memory_bytes,
-        .sendfile_min = SENDFILE_MIN,
-        .sendfile_max_unproven = SENDFILE_MAX_UNPROVEN,
-        .error_body = respond_error_body,
-        .error_content_type = "application/xml",
-        .hold = connection_begins,
-        .unhold = connection_ends,
-        .owner = p,
-    };
-}
-
-/* SO_REUSEPORT would let a second proxy of the same user share our port unnoticed: ask without it first. */
-static bool port_is_free(const struct address *a)
-{
-    int on = 1, fd = socket(a->ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return false;
-    bool ok = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-              (a->ss.ss_family != AF_INET6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) == 0) &&
-              bind(fd, (const struct sockaddr *)&a->ss, a->len) == 0;
-    int why = errno;
-    close(fd);
-    errno = why;
-    return ok;
-}
-
-/* One socket per listen address and worker (SO_REUSEPORT). */
-static enum err worker_listen(struct worker *w, char *msg, size_t n)
-{
-    const struct conf *c = w->proxy->conf;
-    unsigned total = 0, at = 0;
-
-    for (unsigned i = 0; i < c->nservers; i++) total += c->servers[i].nlistens;
-    w->listeners = calloc(total + 1, sizeof *w->listeners);
-    w->listen_fds = calloc(total + 1, sizeof *w->listen_fds);
-    w->listener_refs = calloc(2 * total + 1, sizeof *w->listener_refs);
-    w->server_confs = calloc(c->nservers + 1, sizeof *w->server_confs);
-    if (!w->listeners || !w->listen_fds || !w->listener_refs || !w->server_confs) return ERR_NOMEM;
-    for (unsigned i = 0; i < c->nservers; i++) {
-        w->server_confs[i] = h1_conf_of(w->proxy, &c->servers[i]);
-        for (unsigned k = 0; k < c->servers[i].nlistens; k++, at++) {
-            const struct listen_conf *l = &c->servers[i].listens[k];
-            if ((w->index == 0 && !port_is_free(&l->address)) ||
-                listen_open(&l->address, BACKLOG, &w->listen_fds[at]) != ERR_OK) {
-                snprintf(msg, n, "cannot listen on %s: %s", l->text, strerror(errno));
-                return ERR_IO;
-            }
-            struct listener_ref *over = &w->listener_refs[total + at];
-            *over = (struct listener_ref){w, &c->servers[i], &w->server_confs[i], true, NULL};
-            w->listener_refs[at] = (struct listener_ref){w, &c->servers[i], &w->server_confs[i], false, over};
-            w->nlisteners = at + 1;
-        }
-    }
-    return ERR_OK;
-}
 
 static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t n)
 {
@@ -264,15 +136,13 @@ static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t
     w->index = index;
     list_init(&w->discoveries);
     list_init(&w->parts);
-    worker_make_refusal(w);
     w->origins = calloc(c->norigins + 1, sizeof(void *));
     w->windows = calloc(c->norigins + 1, sizeof *w->windows);
     w->budgets = calloc(c->norigins + 1, sizeof *w->budgets);
     w->module_data = calloc(modules_count(p->modules) + 1, sizeof(void *));
     w->last_origin_stats = calloc(c->norigins + 1, sizeof *w->last_origin_stats);
     if (!w->origins || !w->windows || !w->budgets || !w->module_data || !w->last_origin_stats || bucket_stats_create(&w->buckets) != ERR_OK ||
-        loop_create(&w->loop) != ERR_OK || mailbox_create(w->loop, &w->mailbox) != ERR_OK ||
-        h1_server_create(w->loop, &request_handler, w, &w->h1) != ERR_OK) {
+        loop_create(&w->loop) != ERR_OK || mailbox_create(w->loop, &w->mailbox) != ERR_OK) {
         snprintf(msg, n, "out of memory or descriptors for worker %u", index);
         return ERR_NOMEM;
     }
@@ -282,7 +152,7 @@ static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t
         window_init(&w->windows[i], &c->origins[i]);
         retry_budget_init(&w->budgets[i]);
     }
-    return worker_listen(w, msg, n);
+    return front_create(w, msg, n);
 }
 
 /* On the worker's own thread, before its loop runs. */
@@ -292,9 +162,7 @@ static enum err worker_open(struct worker *w)
 
     for (unsigned i = 0; i < c->norigins; i++)
         if (origin_worker_create(w->proxy->origins[i], w->index, w->mailbox, &w->origins[i]) != ERR_OK) return ERR_NOMEM;
-    for (unsigned i = 0; i < w->nlisteners; i++)
-        if (listener_start(w->loop, w->listen_fds[i], worker_accepted, &w->listener_refs[i], &w->listeners[i]) != ERR_OK)
-            return ERR_NOMEM;
+    if (front_open(w) != ERR_OK) return ERR_NOMEM;
     for (unsigned i = 0; i < modules_count(w->proxy->modules); i++) {
         const s3p_module *m = modules_at(w->proxy->modules, i);
         w->module_data[i] = m->worker_init ? m->worker_init(w->index) : NULL;
@@ -386,6 +254,7 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
         e = origin_create(&c->origins[i], p->nworkers, p->disk, &p->origins[i], why, sizeof why);
         if (e != ERR_OK) snprintf(msg, n, "origin %s: %s", c->origins[i].name, why);
     }
+    if (e == ERR_OK) e = front_tls_create(c, &p->tls, msg, n);
     if (e == ERR_OK && (e = modules_create(&module_api, &p->modules, why, sizeof why)) != ERR_OK)
         snprintf(msg, n, "%s", why);
     for (unsigned i = 0; e == ERR_OK && i < p->nworkers; i++) e = worker_create(p, i, msg, n);
@@ -430,16 +299,10 @@ void proxy_join(struct proxy *p)
 
 static void worker_destroy(struct worker *w)
 {
-    for (unsigned i = 0; i < w->nlisteners; i++)
-        if (!w->started) close(w->listen_fds[i]);
-    if (w->h1) h1_server_destroy(w->h1);
+    front_destroy(w);
     if (w->mailbox) mailbox_destroy(w->mailbox);
     if (w->loop) loop_destroy(w->loop);
     bucket_stats_destroy(w->buckets);
-    free(w->listeners);
-    free(w->listen_fds);
-    free(w->listener_refs);
-    free(w->server_confs);
     free(w->origins);
     free(w->windows);
     free(w->budgets);
@@ -453,6 +316,7 @@ void proxy_destroy(struct proxy *p)
     if (!p) return;
     for (unsigned i = 0; p->workers && i < p->nworkers; i++) worker_destroy(&p->workers[i]);
     if (p->modules) modules_destroy(p->modules);
+    front_tls_destroy(p->tls, conf_listens(p->conf));
     if (p->disk) disk_destroy(p->disk);
     for (unsigned i = 0; p->origins && i < p->conf->norigins; i++)
         if (p->origins[i]) origin_destroy(p->origins[i]);
