@@ -845,7 +845,8 @@ static void clients_that_come_and_go_leave_nothing_behind(void **state)
     static const char *const paths[] = {"/3000000/a", "/100/b", "/700000/c", "/65536/d"};
     static const char *const ranges[] = {NULL, "bytes=100000-", "bytes=-70000", "bytes=0-65535"};
     for (int how = 0; how < 6; how++) {
-        proxy_open((struct script){.etag = how % 3 == 2 ? NULL : "\"v%u\"", .no_ranges = how % 2, .no_store = how == 3, .cut = how == 4 ? 150000 : 0});
+        proxy_open((struct script){.etag = how % 3 == 2 ? NULL : "\"v%u\"", .no_ranges = how % 2, .no_store = how == 3,
+                                   .cut = how == 4 ? 150000 : 0});
         for (unsigned wave = 0; wave < 4; wave++) {
             struct get g[24];
             for (unsigned i = 0; i < 24; i++) {
