@@ -37,7 +37,8 @@ void h2_server_conf_defaults(struct h2_server_conf *c)
     c->max_streams = 256;
     c->max_frame_bytes = 16 * 1024;
     c->header_table_bytes = 4096;
-    c->stream_window_bytes = 2 << 20;
+    c->stream_window_bytes = 1 << 20;
+    c->stream_window_max_bytes = 8 << 20;
     c->connection_window_bytes = 16 << 20;
     c->max_queued_frames = 1000;
     c->send_min_bytes = 1024;
@@ -208,15 +209,23 @@ void h2_conn_drain(struct h2_conn *c)
     if (c->drain != H2_DRAIN_NO || c->terminating || c->lingering) return;
     c->drain = H2_DRAIN_NOTICE;
     timer_set(&c->drain_timer, DRAIN_ROUND_MS);
-    if (nghttp2_submit_shutdown_notice(c->session) != 0 ||
-        nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, drain_ping) != 0)
-        h2_conn_fail(c, ERR_NOMEM);
+    if (nghttp2_submit_shutdown_notice(c->session) != 0) h2_conn_fail(c, ERR_NOMEM);
+    h2_conn_ping(c, drain_ping);
+}
+
+bool h2_conn_ping(struct h2_conn *c, const uint8_t *opaque)
+{
+    bool ok = nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, opaque) == 0;
+    if (ok) h2_guard_pinged(&c->guard);
+    else h2_conn_fail(c, ERR_NOMEM);
     h2_conn_kick(c);
+    return ok;
 }
 
 void h2_conn_ping_acked(struct h2_conn *c, const uint8_t *opaque)
 {
     if (memcmp(opaque, drain_ping, sizeof(drain_ping)) == 0) drain_final(c);
+    else if (memcmp(opaque, h2_probe_ping, sizeof(h2_probe_ping)) == 0) h2_window_probed(c);
 }
 
 /* ---- reading */
@@ -618,6 +627,7 @@ enum err h2_server_accept(struct h2_server *s, struct stream *st, const struct a
     c->tls = stream_is_tls(st);
     c->readable = c->writable = true;
     c->batch = H2_OUT_BATCH_MIN;
+    c->stream_window = conf->stream_window_bytes;
     list_init(&c->streams);
     list_init(&c->closed);
     list_init(&c->resumes);
