@@ -254,8 +254,9 @@ static bool is_clogged(const struct h2_conn *c)
 
 static void peer_left(struct h2_conn *c, enum err e)
 {
+    bool idle = list_empty(&c->streams) && list_empty(&c->closed);
     c->peer_eof = true;
-    h2_conn_fail(c, e == ERR_END ? ERR_CLOSED : e);
+    if (e != ERR_END || !idle) h2_conn_fail(c, e == ERR_END ? ERR_CLOSED : e);
 }
 
 static void conn_input(struct h2_conn *c)
@@ -267,10 +268,10 @@ static void conn_input(struct h2_conn *c)
         free(c->early);
         c->early = NULL;
     }
-    for (unsigned reads = 0; c->readable && !c->fail && !c->terminating && !is_clogged(c); reads++) {
+    for (unsigned reads = 0; c->readable && !c->fail && !c->peer_eof && !c->terminating && !is_clogged(c); reads++) {
         size_t got = 0;
         if (reads == ROUND_READS) {
-            c->kicked = true;
+            task_schedule(&c->task);
             return;
         }
         enum err e = stream_read(c->stream, s->scratch, SCRATCH_BYTES, &got);
@@ -416,6 +417,10 @@ static bool conn_step(struct h2_conn *c)
     }
     if (c->lingering) return conn_linger(c);
     conn_input(c);
+    if (c->peer_eof && !c->fail) {
+        conn_destroy(c);
+        return true;
+    }
     hints_give(c);
     streams_resume(c);
     conn_output(c);
