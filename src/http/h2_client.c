@@ -216,7 +216,7 @@ static void on_health(struct timer *t)
 /* ---- what the owner calls */
 
 enum err h2_client_create(struct stream *s, const struct h1_limits *limits, const struct client_timeouts *t,
-                          const struct h2_client_owner *owner, void *owner_arg, struct h2_client **out)
+                          unsigned limit, const struct h2_client_owner *owner, void *owner_arg, struct h2_client **out)
 {
     struct h2_client *c = calloc(1, sizeof *c);
     if (!c) return ERR_NOMEM;
@@ -236,6 +236,7 @@ enum err h2_client_create(struct stream *s, const struct h1_limits *limits, cons
     }
     c->stream = s;
     c->timeouts = *t;
+    c->limit = limit && limit < H2_CLIENT_STREAMS_MAX ? limit : H2_CLIENT_STREAMS_MAX;
     c->owner = owner;
     c->owner_arg = owner_arg;
     list_init(&c->streams);
@@ -259,12 +260,18 @@ bool h2_client_is_over(const struct h2_client *c)
 
 bool h2_client_got_goaway(const struct h2_client *c) { return c->goaway; }
 
+unsigned h2_client_limit(const struct h2_client *c)
+{
+    if (!c->peer_settled) return 0;
+    uint32_t limit = nghttp2_session_get_remote_settings(c->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    return limit < H2_CLIENT_STREAMS_MAX ? limit : H2_CLIENT_STREAMS_MAX;
+}
+
 unsigned h2_client_room(const struct h2_client *c)
 {
     if (h2_client_is_over(c) || c->write_broken || c->destroyed) return 0;
     if (c->ping_ms && loop_now_ms(c->loop) - c->ping_ms >= H2_PING_SLOW_MS) return 0;
-    uint32_t limit = nghttp2_session_get_remote_settings(c->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-    if (limit > H2_CLIENT_STREAMS_MAX) limit = H2_CLIENT_STREAMS_MAX;
+    unsigned limit = c->peer_settled ? h2_client_limit(c) : c->limit;
     return c->nstreams < limit ? limit - c->nstreams : 0;
 }
 

@@ -19,9 +19,11 @@ struct h2_client_owner {
     /* The connection is of no more use and no request is on it. The owner destroys it. */
     void (*closed)(void *arg, struct h2_client *c);
 };
-/* Takes over a connected (and, for TLS, shaken) stream. */
+/* Takes over a connected (and, for TLS, shaken) stream. limit: how many requests the peer is taken to allow at once until
+ * it has said so; 0: no idea. */
 enum err h2_client_create(struct stream *s, const struct h1_limits *limits, const struct client_timeouts *t,
-                          const struct h2_client_owner *owner, void *owner_arg, struct h2_client **out);
+                          unsigned limit, const struct h2_client_owner *owner, void *owner_arg, struct h2_client **out);
+unsigned h2_client_limit(const struct h2_client *c); /* what the peer allows; 0: it has not said yet */
 /* How many more requests may be sent now. 0 for good once the peer has said GOAWAY or the connection is broken. */
 unsigned h2_client_room(const struct h2_client *c);
 bool h2_client_is_over(const struct h2_client *c); /* no request will ever be sent on it again */

@@ -72,7 +72,7 @@ ssize_t h2_call_read_cb(nghttp2_session *session, int32_t id, uint8_t *buf, size
     (void)session, (void)id, (void)buf, (void)arg;
     CHECK_OBJ(s, H2_CALL_MAGIC);
     s->deferred = true;
-    if (!s->body || s->hold_body || !h2_call_is_live(s)) return NGHTTP2_ERR_DEFERRED;
+    if (!s->body || s->hold_body || !s->client->peer_settled || !h2_call_is_live(s)) return NGHTTP2_ERR_DEFERRED;
     enum err e = s->have || s->body_end ? ERR_OK : body_fill(s);
     if (!h2_call_is_live(s)) return NGHTTP2_ERR_DEFERRED;
     if (e == ERR_AGAIN) { /* waiting for the producer is not the origin's fault; on_request_body pokes */

@@ -154,6 +154,17 @@ static void settled(struct h2_client *c)
     }
 }
 
+/* A body that was begun cannot be sent again if the peer refuses the stream for being one too many. */
+static void peer_settled(struct h2_client *c)
+{
+    c->peer_settled = true;
+    LIST_EACH_SAFE(n, tmp, &c->streams) {
+        struct h2_call *s = container_of(n, struct h2_call, link);
+        s->poke = true;
+        h2_call_due(s);
+    }
+}
+
 static void on_reset(struct h2_call *s, uint32_t code)
 {
     s->peer_reset = true;
@@ -179,6 +190,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         break;
     case NGHTTP2_SETTINGS:
         if (frame->hd.flags & NGHTTP2_FLAG_ACK) settled(c);
+        else if (!c->peer_settled) peer_settled(c);
         c->changed = true;
         break;
     case NGHTTP2_PING:

@@ -63,6 +63,8 @@ struct h2_client {
     bool running, destroyed;
     bool changed;         /* the owner is to be told */
     bool goaway;          /* the peer takes no more requests */
+    bool peer_settled;    /* its settings are known; bodies wait for them, heads do not */
+    unsigned limit;       /* of streams, until then */
     bool settled;         /* the peer has acknowledged our settings */
     bool terminated;      /* by us: the peer breaks the protocol */
     enum err lost;        /* ERR_OK: the connection stands */

@@ -4,6 +4,8 @@
 #define RELAXED memory_order_relaxed
 #define ASK_AGAIN_MS 600000 /* an origin without h2 may have learned it */
 
+static bool is_open(const struct choice *c) { return c->mode == HTTP2_AUTO && c->tls; }
+
 void choice_init(struct choice *c, enum origin_http2 mode, bool tls)
 {
     *c = (struct choice){.mode = mode, .tls = tls};
@@ -18,6 +20,7 @@ enum proto choice_pick(struct choice *c, uint64_t bytes, uint64_t now_ms)
     if (c->mode == HTTP2_OFF || !c->tls) return PROTO_H1;
     int offered = atomic_load_explicit(&c->offered, RELAXED);
     if (offered == 0 && now_ms < atomic_load_explicit(&c->until_ms, RELAXED)) return PROTO_H1;
+    if (now_ms < atomic_load_explicit(&c->h2_only_until_ms, RELAXED)) return PROTO_H2;
     enum load l = load_of(bytes);
     enum proto p = (enum proto)atomic_load_explicit(&c->now[l], RELAXED);
     if (offered != 1) return p;
@@ -30,6 +33,22 @@ void choice_offered(struct choice *c, bool h2, uint64_t now_ms)
     if (c->mode != HTTP2_AUTO) return;
     if (!h2) atomic_store_explicit(&c->until_ms, now_ms + ASK_AGAIN_MS, RELAXED);
     atomic_store_explicit(&c->offered, h2, RELAXED);
+}
+
+void choice_h1_answered(struct choice *c)
+{
+    if (atomic_load_explicit(&c->h1_works, RELAXED)) return;
+    atomic_store_explicit(&c->h1_works, true, RELAXED);
+    atomic_store_explicit(&c->h2_only_until_ms, 0, RELAXED);
+}
+
+/* Only an origin that is known to speak h2 is taken for one that speaks nothing else: it may as well be down. */
+bool choice_h1_failed(struct choice *c, uint64_t now_ms)
+{
+    int offered = atomic_load_explicit(&c->offered, RELAXED);
+    if (!is_open(c) || offered == 0 || atomic_load_explicit(&c->h1_works, RELAXED)) return false;
+    if (offered == 1) atomic_store_explicit(&c->h2_only_until_ms, now_ms + ASK_AGAIN_MS, RELAXED);
+    return true;
 }
 
 uint64_t choice_seen(const struct choice *c, enum load l, enum proto p)
@@ -58,8 +77,6 @@ static void reconsider(struct choice *c, enum load l)
     if (better) atomic_store_explicit(&c->now[l], !now, RELAXED);
 }
 
-static bool is_open(const struct choice *c) { return c->mode == HTTP2_AUTO && c->tls; }
-
 void choice_learn_small(struct choice *c, enum proto p, uint64_t first_byte_us)
 {
     average(c, LOAD_SMALL, p, first_byte_us);
@@ -82,7 +99,7 @@ void choice_learn_usual(struct choice *c, uint64_t bytes)
 
 uint64_t choice_usual(const struct choice *c) { return atomic_load_explicit(&c->usual_bytes, RELAXED); }
 
-void choice_text(const struct choice *c, const char **choice, const char **why)
+void choice_text(const struct choice *c, uint64_t now_ms, const char **choice, const char **why)
 {
     static const char *const choices[2][2] = {/* [small][bulk] */
                                               {"http/1.1", "http/1.1 for small, h2 for bulk"},
@@ -103,6 +120,9 @@ void choice_text(const struct choice *c, const char **choice, const char **why)
         *why = "no TLS, so the origin cannot offer h2";
     } else if (offered <= 0) {
         *why = offered < 0 ? "the origin has not been asked for h2 yet" : "the origin does not offer h2";
+    } else if (now_ms < atomic_load_explicit(&c->h2_only_until_ms, RELAXED)) {
+        *choice = "h2";
+        *why = "the origin ends HTTP/1.1 connections without an answer";
     } else {
         *choice = choices[small][bulk];
         *why = reasons[small][bulk];

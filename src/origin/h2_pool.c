@@ -52,6 +52,7 @@ struct h2_pool {
     unsigned slots_in_hand;
     struct list waiters, connecting, open, retiring;
     unsigned nwaiters, nconnecting, nopen, nidle;
+    unsigned limit; /* of streams on a connection, as last seen; 0: never */
     struct climb climb;
     uint64_t period_bytes, period_from_ms;
     bool period_busy;
@@ -177,6 +178,7 @@ static void client_changed(void *arg, struct h2_client *client)
     struct h2_pool *p = c->pool;
     CHECK(c->client == client);
     idle_update(c);
+    if (h2_client_limit(client)) p->limit = h2_client_limit(client);
     if (h2_client_streams(client) == 0) c->outstanding = 0;
     if (h2_client_is_over(client)) conn_retire(c);
     else if (c->state == CONN_RETIRING && h2_client_streams(client) == 0) conn_close(c);
@@ -320,7 +322,7 @@ static void connect_done(void *arg, enum err e, struct stream *s)
     struct h2_pool *p = c->pool;
     c->connector = NULL;
     if (e == ERR_OK && p->h1 && strcmp(stream_alpn(s), "h2") != 0) return connect_h1_only(c, s);
-    if (e == ERR_OK) e = h2_client_create(s, &response_limits, &p->timeouts, &conn_owner, c, &c->client);
+    if (e == ERR_OK) e = h2_client_create(s, &response_limits, &p->timeouts, p->limit, &conn_owner, c, &c->client);
     if (e != ERR_OK) {
         if (s) stream_destroy(s);
         c->client = NULL;
@@ -378,7 +380,8 @@ static void serve_waiters(struct h2_pool *p)
 /* How many connects would help those who wait, and the climb. */
 static unsigned connects_wanted(const struct h2_pool *p)
 {
-    unsigned wanted = (p->nwaiters + ROOM_GUESS - 1) / ROOM_GUESS;
+    unsigned room = p->limit && p->limit < ROOM_GUESS ? p->limit : ROOM_GUESS;
+    unsigned wanted = (p->nwaiters + room - 1) / room;
     uint64_t outstanding = 0;
     /* Nobody knows yet whether this origin speaks h2: one connection finds out. */
     if (p->nopen == 0 && wanted > 1) wanted = 1;

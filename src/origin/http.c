@@ -168,6 +168,7 @@ static void on_head(void *arg, const struct head *resp, int64_t body_length)
     struct origin_stats *st = &call->base.worker->stats;
     CHECK_OBJ(call, CALL_MAGIC);
     uint64_t now = clock_ns();
+    if (call->proto == PROTO_H1) choice_h1_answered(&call->hw->shared->choice);
     hist_add(&st->first_byte_us, (now - call->sent_ns) / 1000);
     head_learn(call, resp, body_length, now);
     if (resp->status >= 500) stat_add(&st->status_5xx, 1);
@@ -201,6 +202,11 @@ static bool is_idempotent(enum method m)
            m == METHOD_TRACE;
 }
 
+static bool is_broken_off(enum err e)
+{
+    return e == ERR_CLOSED || e == ERR_RESET || e == ERR_TRUNCATED || e == ERR_IO || e == ERR_TLS;
+}
+
 static bool may_retry_free(const struct http_call *call, enum err e)
 {
     const struct h1_client *h1 = call->conn ? conn_h1(call->conn) : NULL;
@@ -209,7 +215,15 @@ static bool may_retry_free(const struct http_call *call, enum err e)
     if (call->retried || !is_idempotent(call->r.method)) return false;
     if (h1 && (!conn_reused(call->conn) || h1_client_got_bytes(h1) || h1_client_sent_body(h1))) return false;
     if (!h1 && (!h2_link_reused(call->h2_link) || h2_call_got_bytes(call->h2))) return false;
-    return e == ERR_CLOSED || e == ERR_RESET || e == ERR_TRUNCATED || e == ERR_IO || e == ERR_TLS;
+    return is_broken_off(e);
+}
+
+/* Nothing ever came over HTTP/1.1: perhaps the origin speaks HTTP/2 only. */
+static bool may_turn_to_h2(struct http_call *call, enum err e)
+{
+    if (call->proto != PROTO_H1 || !call->hw->h2_pool || call->h1_only || call->body_touched) return false;
+    if (call->conn && (h1_client_got_bytes(conn_h1(call->conn)) || !is_idempotent(call->r.method))) return false;
+    return is_broken_off(e) && choice_h1_failed(&call->hw->shared->choice, clock_ns() / 1000000);
 }
 
 static void retry_prepare(struct http_call *call)
@@ -230,11 +244,12 @@ static void on_end(void *arg, enum err e)
 {
     struct http_call *call = arg;
     CHECK_OBJ(call, CALL_MAGIC);
-    bool again = e != ERR_OK && may_retry_free(call, e);
+    bool turn = e != ERR_OK && may_turn_to_h2(call, e), again = turn || (e != ERR_OK && may_retry_free(call, e));
     if (e == ERR_OK && call->bulk && call->got_bytes >= CHOICE_BULK_BYTES)
         choice_learn_bulk(&call->hw->shared->choice, call->proto, call->got_bytes,
                           (clock_ns() - call->start_ns) / 1000, call->hw->bulk_in_flight);
-    if (again) retry_prepare(call);
+    if (turn) call->h2_only = true;
+    else if (again) retry_prepare(call);
     call_detach(call); /* its client tells the pool what becomes of the connection */
     if (!again) {
         call_finish(call, e);
@@ -360,7 +375,8 @@ static void call_start(struct http_call *call)
 {
     struct http_worker *hw = call->hw;
     call->proto = PROTO_H1;
-    if (hw->h2_pool && !call->h1_only)
+    if (call->h2_only && !call->h1_only) call->proto = PROTO_H2;
+    else if (hw->h2_pool && !call->h1_only)
         call->proto = choice_pick(&hw->shared->choice, call->expect_bytes, loop_now_ms(hw->w->loop));
     if (call->proto == PROTO_H2) {
         struct h2_link *c = h2_pool_get(hw->h2_pool, &call->h2_wait);
@@ -401,7 +417,12 @@ static void wait_failed(struct conn_wait *w, enum err why)
 {
     struct http_call *call = container_of(w, struct http_call, wait);
     CHECK_OBJ(call, CALL_MAGIC);
-    call_finish(call, why);
+    if (!may_turn_to_h2(call, why)) {
+        call_finish(call, why);
+        return;
+    }
+    call->h2_only = true;
+    call_start(call);
 }
 
 /* ---- the caller's side */

@@ -52,7 +52,7 @@ struct http_call {
     struct h2_call *h2;    /* as this stream */
     uint64_t h2_left;        /* bytes booked as outstanding there */
     enum proto proto;
-    bool h1_only;            /* over HTTP/2 it was tried in vain */
+    bool h1_only, h2_only;   /* over the other it was tried in vain */
     bool bulk;
     uint64_t expect_bytes;
     uint64_t got_bytes;

@@ -61,7 +61,7 @@ void origin_protocol_choice(const struct origin *o, const char **choice, const c
 {
     CHECK_OBJ(o, ORIGIN_MAGIC);
     *choice = *why = "none";
-    if (o->ops->choice) choice_text(o->ops->choice(o), choice, why);
+    if (o->ops->choice) choice_text(o->ops->choice(o), clock_ns() / 1000000, choice, why);
 }
 
 void origin_protocol_seen(const struct origin *o, struct origin_protocol_seen *out)

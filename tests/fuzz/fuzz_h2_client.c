@@ -271,7 +271,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);
     calls = calloc(REQUESTS, sizeof *calls);
     REQUIRE(calls && stream_create(loop, fds[0], NULL, NULL, &s) == ERR_OK);
-    REQUIRE(h2_client_create(s, &limits, &timeouts, &owner, NULL, &client) == ERR_OK);
+    REQUIRE(h2_client_create(s, &limits, &timeouts, 0, &owner, NULL, &client) == ERR_OK);
     for (unsigned i = 0; i < FIRST; i++) call_start(&calls[i]);
     if (!(flags & F_CLOSE)) pump(4);
     feed(fds[1], data + 2, n - 2);

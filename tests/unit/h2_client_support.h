@@ -53,7 +53,7 @@ static int setup(void **state)
     peer_alive = true;
     client_gone = false;
     changes = 0;
-    assert_int_equal(h2_client_create(s, &head_limits, &timeouts, &owner, NULL, &client), ERR_OK);
+    assert_int_equal(h2_client_create(s, &head_limits, &timeouts, 0, &owner, NULL, &client), ERR_OK);
     return 0;
 }
 

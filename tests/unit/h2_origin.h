@@ -8,7 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/x509.h>
 
-enum { H2_TLS_NONE, H2_TLS_BOTH, H2_TLS_H1_ONLY };
+enum { H2_TLS_NONE, H2_TLS_BOTH, H2_TLS_H1_ONLY, H2_TLS_H2_ONLY };
 struct h2_origin {
     int fd, tls;
     unsigned port;
@@ -29,9 +29,9 @@ static int server_choose(SSL *ssl, const unsigned char **out, unsigned char *out
     struct h2_origin *s = arg;
     unsigned char *chosen;
     (void)ssl;
-    const unsigned char *ours = s->tls == H2_TLS_BOTH ? both : h1;
-    if (SSL_select_next_proto(&chosen, out_n, ours, s->tls == H2_TLS_BOTH ? sizeof both - 1 : sizeof h1 - 1, in, in_n) !=
-        OPENSSL_NPN_NEGOTIATED)
+    const unsigned char *ours = s->tls == H2_TLS_H1_ONLY ? h1 : both;
+    unsigned n = s->tls == H2_TLS_H1_ONLY ? sizeof h1 - 1 : s->tls == H2_TLS_H2_ONLY ? 3 : sizeof both - 1;
+    if (SSL_select_next_proto(&chosen, out_n, ours, n, in, in_n) != OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_NOACK;
     *out = chosen;
     return SSL_TLSEXT_ERR_OK;
@@ -123,7 +123,11 @@ static void *server_conn_thread(void *arg)
         }
         SSL_get0_alpn_selected(ssl, &alpn, &n);
     }
-    if (s->tls && n != 2) {
+    if (s->tls == H2_TLS_H2_ONLY && n != 2) { /* as some do: not a word */
+        SSL_shutdown(ssl);
+        SSL_free(ssl);
+        close(c->fd);
+    } else if (s->tls && n != 2) {
         server_h1(s, ssl);
         SSL_shutdown(ssl);
         SSL_free(ssl);

@@ -79,7 +79,7 @@ static void test_peers_stream_limit_is_room(void **state)
     struct stream *s;
     shared.max_streams = 3;
     peer_init(&peer, connect_pair(&s), NULL, &shared);
-    assert_int_equal(h2_client_create(s, &head_limits, &timeouts, &owner, NULL, &client), ERR_OK);
+    assert_int_equal(h2_client_create(s, &head_limits, &timeouts, 0, &owner, NULL, &client), ERR_OK);
     run(3);
     assert_int_equal(h2_client_room(client), 3);
     struct get g;

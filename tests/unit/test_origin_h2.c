@@ -40,6 +40,11 @@ static int setup_tls_h1(void **state)
     (void)state;
     return start(H2_TLS_H1_ONLY, HTTP2_AUTO);
 }
+static int setup_tls_h2(void **state)
+{
+    (void)state;
+    return start(H2_TLS_H2_ONLY, HTTP2_AUTO);
+}
 static int teardown(void **state)
 {
     (void)state;
@@ -147,6 +152,17 @@ static void test_stream_limit_opens_connections_up_to_max(void **state)
     env_open(&env, &conf, NULL);
     assert_int_equal(many(200, "/size/1000", 1000), 200);
     assert_true(atomic_load(&server.shared.open_max) <= 3);
+    env_close(&env);
+}
+
+static void test_a_limit_of_one_stream(void **state)
+{
+    (void)state;
+    server.shared.max_streams = 1;
+    env_open(&env, &conf, NULL);
+    assert_int_equal(many(300, "/size/1000", 1000), 300); /* nobody is refused again and again */
+    assert_true(atomic_load(&server.shared.open_max) <= 16);
+    assert_true(atomic_load(&server.shared.open_max) > 2);
     env_close(&env);
 }
 
@@ -532,6 +548,20 @@ static void test_auto_with_an_origin_without_h2(void **state)
     env_close(&env);
 }
 
+static void test_auto_with_an_origin_without_h1(void **state)
+{
+    (void)state;
+    env_open(&env, &conf, NULL);
+    assert_int_equal(bulk(), ERR_OK); /* a try over HTTP/1.1 that nobody is told of */
+    assert_int_equal(stat_get(&stats()->h2_requests), 1);
+    assert_int_equal(end_of("/size/100"), ERR_OK);
+    for (int i = 0; i < 5; i++) assert_int_equal(bulk(), ERR_OK);
+    assert_int_equal(stat_get(&stats()->h2_requests), 7);
+    assert_true(stat_get(&stats()->conn_created) <= 3); /* h1 was tried twice: before and after h2 was known */
+    assert_string_equal(choice_now(), "h2");
+    env_close(&env);
+}
+
 static void test_prior_knowledge_over_tls(void **state)
 {
     (void)state;
@@ -596,7 +626,7 @@ static void test_choice_changes_over_by_measurement(void **state)
     for (int i = 0; i < 50; i++) choice_learn_bulk(&c, PROTO_H2, 8000000, 80000, 6);
     assert_int_equal(c.now[LOAD_BULK], PROTO_H2);
     const char *choice, *why;
-    choice_text(&c, &choice, &why);
+    choice_text(&c, 0, &choice, &why);
     assert_string_equal(choice, "h2");
     choice_offered(&c, false, 1000);
     assert_int_equal(choice_pick(&c, 100, 1001), PROTO_H1);
@@ -666,6 +696,7 @@ int main(void)
         T(test_many_calls_share_a_connection),
         T(test_a_thousand_calls_of_mixed_sizes),
         T(test_stream_limit_opens_connections_up_to_max),
+        T(test_a_limit_of_one_stream),
         T(test_idle_connections_are_closed),
         T(test_what_is_sent),
         T(test_s3_signs_over_h2),
@@ -686,6 +717,7 @@ int main(void)
         TLS(test_auto_without_tls_is_h1),
         TLS(test_off_is_h1),
         cmocka_unit_test_setup_teardown(test_auto_with_an_origin_without_h2, setup_tls_h1, teardown),
+        cmocka_unit_test_setup_teardown(test_auto_with_an_origin_without_h1, setup_tls_h2, teardown),
         TLS(test_prior_knowledge_over_tls),
         TLS(test_h1_required_goes_over_h1),
         TLS(test_both_pools_share_the_slots),
