@@ -106,6 +106,9 @@ struct h2_conn {
     uint64_t blocks_seen; /* guard.blocks when the head timer was set */
     struct h2_out *out;   /* borrowed from the server while there is something to write */
     size_t batch;
+    uint32_t stream_window; /* that we grant */
+    size_t probe_bytes;     /* request body bytes since the last probe */
+    bool probing;           /* a PING measures how many come in a round trip */
     uint64_t sent;   /* position in the output: bytes written */
     uint64_t framed, framed_before; /* body bytes framed: now, and when stalls were last looked for */
     size_t budget;
@@ -171,7 +174,9 @@ static inline struct h2_stream *h2_stream_find(struct h2_conn *c, int32_t id)
 /* ---- h2_server.c */
 /* Starts the graceful end of this connection. */
 void h2_conn_drain(struct h2_conn *c);
-/* PING came back: one round trip has passed. */
+/* A PING, told apart by its eight bytes; false: the connection fails. */
+bool h2_conn_ping(struct h2_conn *c, const uint8_t *opaque);
+/* It came back: one round trip has passed. */
 void h2_conn_ping_acked(struct h2_conn *c, const uint8_t *opaque);
 /* The client went too far: GOAWAY once the session's present call has returned. The first fault stays. */
 void h2_conn_fault(struct h2_conn *c, const struct h2_fault *fault);
@@ -208,6 +213,8 @@ void h2_request_body_continue(struct h2_stream *s);
 /* No more calls from the handler: what it did not take is dropped. */
 void h2_request_body_end(struct h2_stream *s);
 void h2_request_body_timer(struct timer *t);
+extern const uint8_t h2_probe_ping[8];
+void h2_window_probed(struct h2_conn *c); /* the probe's PING is back */
 void h2_request_bodies_free(struct h2_server *s); /* the free list */
 
 #endif

@@ -222,7 +222,10 @@ static bool frame_begin(struct h2_guard *g, uint64_t now_ms, struct h2_fault *fa
         return h2_guard_take(g, H2_FLOOD_RESET, now_ms, fault);
     case FRAME_SETTINGS:
         return g->flags & FLAG_ACK ? true : h2_guard_take(g, H2_FLOOD_SETTINGS, now_ms, fault);
-    case FRAME_PING: return h2_guard_take(g, H2_FLOOD_PING, now_ms, fault);
+    case FRAME_PING:
+        if (!(g->flags & FLAG_ACK) || g->acks_due == 0) return h2_guard_take(g, H2_FLOOD_PING, now_ms, fault);
+        g->acks_due--;
+        return true;
     case FRAME_WINDOW_UPDATE: return h2_guard_take(g, H2_FLOOD_WINDOW, now_ms, fault);
     case FRAME_PRIORITY:
         if (g->stream == 0) return wrong(fault, ERROR_PROTOCOL, "PRIORITY on stream 0");

@@ -59,6 +59,7 @@ struct h2_guard {
     const struct h2_guard_conf *conf;
     struct h2_bucket buckets[H2_FLOODS];
     uint32_t ping_bytes, window_bytes; /* sent, not yet turned into tokens */
+    uint32_t acks_due;                 /* PINGs of ours not yet answered */
     /* where in the byte stream we are */
     uint32_t preface_left, payload_left;
     uint8_t header[9], head_n;
@@ -82,6 +83,8 @@ void h2_guard_init(struct h2_guard *g, const struct h2_guard_conf *conf, uint64_
 size_t h2_guard_scan(struct h2_guard *g, const uint8_t *p, size_t n, uint64_t now_ms, struct h2_fault *fault);
 /* One more of that kind, seen elsewhere. False: too many, *fault filled. */
 bool h2_guard_take(struct h2_guard *g, enum h2_flood kind, uint64_t now_ms, struct h2_fault *fault);
+/* One of our PINGs: its answer is not counted. */
+static inline void h2_guard_pinged(struct h2_guard *g) { g->acks_due++; }
 /* Work done for the client. */
 void h2_guard_sent(struct h2_guard *g, size_t data_bytes);
 void h2_guard_request(struct h2_guard *g);

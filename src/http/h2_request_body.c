@@ -3,7 +3,10 @@
  * DATA is copied from the connection's read buffer into buffers of the stream, small ones first, so that a stream with
  * few bytes holds little. What is held is bounded by the flow-control windows: a buffer's bytes are given back to the
  * client's window only when they were pulled and their chunks released. A chunk may outlive its exchange; its bytes are
- * given back to the connection's window when the exchange ends. */
+ * given back to the connection's window when the exchange ends.
+ *
+ * The stream window begins moderate. While bodies come in, a PING now and then measures how much arrives in a round
+ * trip: when that is most of the window, the window is what limits, and it is doubled. */
 #include <stdlib.h>
 
 #include "http/h2_conn.h"
@@ -93,6 +96,31 @@ static void buf_leave(struct h2_request_body *r)
     buf_unref(b);
 }
 
+/* ---- the stream window */
+
+const uint8_t h2_probe_ping[8] = {'p', 'r', 'o', 'b', 'i', 'n', 'g', '!'};
+
+static void window_probe(struct h2_conn *c, size_t n)
+{
+    c->probe_bytes += n;
+    if (c->probing || c->probe_bytes < c->stream_window / 2 || c->terminating) return;
+    if (c->stream_window >= c->conf->stream_window_max_bytes) return;
+    c->probing = h2_conn_ping(c, h2_probe_ping);
+    c->probe_bytes = 0;
+}
+
+void h2_window_probed(struct h2_conn *c)
+{
+    uint32_t max = c->conf->stream_window_max_bytes;
+    if (!c->probing) return;
+    c->probing = false;
+    if (c->probe_bytes < c->stream_window / 3 * 2 || c->stream_window >= max) return;
+    c->stream_window = c->stream_window > max / 2 ? max : c->stream_window * 2;
+    const nghttp2_settings_entry larger = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, c->stream_window};
+    if (nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, &larger, 1) != 0) h2_conn_fail(c, ERR_NOMEM);
+    h2_conn_kick(c);
+}
+
 /* ---- what comes in */
 
 static void body_hint(struct h2_stream *s)
@@ -129,6 +157,7 @@ bool h2_request_body_data(struct h2_stream *s, const uint8_t *p, size_t n)
         window_give(s, n);
         return true;
     }
+    window_probe(s->conn, n);
     while (n) {
         struct list *last = list_last(&r->bufs);
         struct h2_body_buf *b = last ? container_of(last, struct h2_body_buf, link) : NULL;

@@ -37,7 +37,8 @@ void h2_server_conf_defaults(struct h2_server_conf *c)
     c->max_streams = 256;
     c->max_frame_bytes = 16 * 1024;
     c->header_table_bytes = 4096;
-    c->stream_window_bytes = 2 << 20;
+    c->stream_window_bytes = 1 << 20;
+    c->stream_window_max_bytes = 8 << 20;
     c->connection_window_bytes = 16 << 20;
     c->max_queued_frames = 1000;
     c->send_min_bytes = 1024;
@@ -208,15 +209,23 @@ void h2_conn_drain(struct h2_conn *c)
     if (c->drain != H2_DRAIN_NO || c->terminating || c->lingering) return;
     c->drain = H2_DRAIN_NOTICE;
     timer_set(&c->drain_timer, DRAIN_ROUND_MS);
-    if (nghttp2_submit_shutdown_notice(c->session) != 0 ||
-        nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, drain_ping) != 0)
-        h2_conn_fail(c, ERR_NOMEM);
+    if (nghttp2_submit_shutdown_notice(c->session) != 0) h2_conn_fail(c, ERR_NOMEM);
+    h2_conn_ping(c, drain_ping);
+}
+
+bool h2_conn_ping(struct h2_conn *c, const uint8_t *opaque)
+{
+    bool ok = nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, opaque) == 0;
+    if (ok) h2_guard_pinged(&c->guard);
+    else h2_conn_fail(c, ERR_NOMEM);
     h2_conn_kick(c);
+    return ok;
 }
 
 void h2_conn_ping_acked(struct h2_conn *c, const uint8_t *opaque)
 {
     if (memcmp(opaque, drain_ping, sizeof(drain_ping)) == 0) drain_final(c);
+    else if (memcmp(opaque, h2_probe_ping, sizeof(h2_probe_ping)) == 0) h2_window_probed(c);
 }
 
 /* ---- reading */
@@ -245,8 +254,9 @@ static bool is_clogged(const struct h2_conn *c)
 
 static void peer_left(struct h2_conn *c, enum err e)
 {
+    bool idle = list_empty(&c->streams) && list_empty(&c->closed);
     c->peer_eof = true;
-    h2_conn_fail(c, e == ERR_END ? ERR_CLOSED : e);
+    if (e != ERR_END || !idle) h2_conn_fail(c, e == ERR_END ? ERR_CLOSED : e);
 }
 
 static void conn_input(struct h2_conn *c)
@@ -258,10 +268,10 @@ static void conn_input(struct h2_conn *c)
         free(c->early);
         c->early = NULL;
     }
-    for (unsigned reads = 0; c->readable && !c->fail && !c->terminating && !is_clogged(c); reads++) {
+    for (unsigned reads = 0; c->readable && !c->fail && !c->peer_eof && !c->terminating && !is_clogged(c); reads++) {
         size_t got = 0;
         if (reads == ROUND_READS) {
-            c->kicked = true;
+            task_schedule(&c->task);
             return;
         }
         enum err e = stream_read(c->stream, s->scratch, SCRATCH_BYTES, &got);
@@ -407,6 +417,10 @@ static bool conn_step(struct h2_conn *c)
     }
     if (c->lingering) return conn_linger(c);
     conn_input(c);
+    if (c->peer_eof && !c->fail) {
+        conn_destroy(c);
+        return true;
+    }
     hints_give(c);
     streams_resume(c);
     conn_output(c);
@@ -618,6 +632,7 @@ enum err h2_server_accept(struct h2_server *s, struct stream *st, const struct a
     c->tls = stream_is_tls(st);
     c->readable = c->writable = true;
     c->batch = H2_OUT_BATCH_MIN;
+    c->stream_window = conf->stream_window_bytes;
     list_init(&c->streams);
     list_init(&c->closed);
     list_init(&c->resumes);

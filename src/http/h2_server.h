@@ -34,7 +34,8 @@ struct h2_server_conf {
     uint32_t max_streams;             /* at once, per connection */
     uint32_t max_frame_bytes;         /* that clients may send: 16384 .. 16777215 */
     uint32_t header_table_bytes;      /* HPACK table of what clients send */
-    uint32_t stream_window_bytes;     /* of a request body not yet consumed, per stream */
+    uint32_t stream_window_bytes;     /* of a request body not yet consumed, per stream, to begin with */
+    uint32_t stream_window_max_bytes; /* what it grows to where bandwidth times round trip ask for it */
     uint32_t connection_window_bytes; /* and of all of a connection: bounds what it holds */
     size_t max_queued_frames;         /* of ours waiting for a client that does not read: then it is not read either */
     /* A stream whose client grants less than this within send_timeout_ms is reset: zero and one byte windows. */

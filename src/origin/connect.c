@@ -10,6 +10,7 @@
 #include "origin/connect.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -87,6 +88,11 @@ static void connector_report(struct connector *c, enum err e)
     task_schedule(&c->report);
 }
 
+static bool may_speak_first(const struct connect_env *env, const struct stream *s)
+{
+    return env->peer_speaks_first && (!env->tls || strcmp(stream_alpn(s), "http/1.1") != 0);
+}
+
 static void connector_report_now(struct task *t)
 {
     struct connector *c = container_of(t, struct connector, report);
@@ -95,9 +101,10 @@ static void connector_report_now(struct task *t)
     void *arg = c->arg;
     enum err e = c->result;
     struct stream *s = c->stream;
+    const struct connect_env *env = c->env;
     connector_free(c);
     /* The edge that told of the connect may have told of an early end as well, and will not come again. */
-    if (e == ERR_OK && stream_idle_broken(s)) {
+    if (e == ERR_OK && !may_speak_first(env, s) && stream_idle_broken(s)) {
         stream_destroy(s);
         s = NULL;
         e = ERR_CLOSED;

@@ -19,6 +19,7 @@ struct connect_env {
     const char *name;        /* of the origin, for logs */
     uint64_t connect_ms;     /* name and TCP together */
     uint64_t tls_ms;
+    bool peer_speaks_first; /* HTTP/2 (with tls: if ALPN chose it): bytes before ours are no bad sign */
     /* Cancelled connectors whose lookup result is still on its way; zombie_gone is told when one is gone. */
     unsigned zombies;
     uint64_t warned_ms; /* failures are logged once per second */

@@ -1,8 +1,10 @@
-/* http.h - what origins of types http and s3 share: calls over pooled HTTP/1.1 connections (included by http.c and s3.c
- * only). A type differs in how it is opened and in the request it builds. */
+/* http.h - what origins of types http and s3 share: calls over pooled connections, HTTP/1.1 and HTTP/2 (included by http.c
+ * and s3.c only). A type differs in how it is opened and in the request it builds. */
 #ifndef S3P_ORIGIN_HTTP_H
 #define S3P_ORIGIN_HTTP_H
 
+#include "origin/choice.h"
+#include "origin/h2_pool.h"
 #include "origin/impl.h"
 #include "origin/pool.h"
 #include "s3/sigv4.h"
@@ -11,7 +13,8 @@ struct http_call;
 struct http_origin {
     struct dns *dns;
     struct slots *slots;
-    struct tls_ctx *tls;
+    struct tls_ctx *tls, *tls_h2; /* NULL: plain; tls_h2 offers h2 */
+    struct choice choice;
     char host[256]; /* of the endpoint, without brackets */
     /* Fills call->creq: method, target, authority, hdrs. Memory from call->mem. Runs anew for the free retry. */
     enum err (*build)(struct http_call *call);
@@ -25,7 +28,10 @@ struct http_origin {
 struct http_worker {
     struct origin_worker *w;
     struct http_origin *shared;
-    struct conn_pool *pool;
+    struct conn_pool *pool;  /* HTTP/1.1 */
+    struct h2_pool *h2_pool; /* NULL: this origin never speaks HTTP/2 */
+    uint64_t bulk_in_flight;
+    unsigned pools_closing;
     struct list calls;
     struct sigv4_key key; /* s3 */
     void (*closed)(void *arg);
@@ -41,6 +47,17 @@ struct http_call {
     void *arg;
     struct conn_wait wait;
     struct conn *conn; /* while a request is on it */
+    struct h2_wait h2_wait;
+    struct h2_link *h2_link; /* while a request is on it, */
+    struct h2_call *h2;    /* as this stream */
+    uint64_t h2_left;        /* bytes booked as outstanding there */
+    enum proto proto;
+    bool h1_only, h2_only;   /* over the other it was tried in vain */
+    bool bulk;
+    uint64_t expect_bytes;
+    uint64_t got_bytes;
+    uint64_t start_ns;
+    unsigned free_tries;     /* without having been processed */
     struct pool *mem;
     struct client_request creq;
     struct body body; /* stands in for r.body: counts, and leaves an untouched one open */
@@ -60,6 +77,7 @@ enum err http_submit(struct origin_worker *w, const struct origin_request *r, co
                      struct origin_call **out);
 void http_resume(struct origin_call *c);
 void http_cancel(struct origin_call *c);
+const struct choice *http_choice(const struct origin *o);
 /* The caller's fields, Range and If-Match into creq, with room for `more`. */
 enum err http_build_hdrs(struct http_call *call, unsigned more, struct hdr **end);
 

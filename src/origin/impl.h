@@ -4,6 +4,7 @@
 
 #include "origin/origin.h"
 
+struct choice;
 struct origin_type_ops {
     const char *name;
     enum err (*open)(struct origin *o, struct disk *disk, unsigned nworkers, char *msg, size_t n);
@@ -14,6 +15,7 @@ struct origin_type_ops {
                        struct origin_call **out);
     void (*resume)(struct origin_call *c);
     void (*cancel)(struct origin_call *c);
+    const struct choice *(*choice)(const struct origin *o); /* NULL: no HTTP */
 };
 extern const struct origin_type_ops origin_http_ops, origin_s3_ops, origin_file_ops;
 

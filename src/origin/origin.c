@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "origin/choice.h"
 #include "origin/impl.h"
 
 #define ORIGIN_MAGIC 0x6f726967u
@@ -54,6 +55,25 @@ const struct origin_conf *origin_conf(const struct origin *o)
 {
     CHECK_OBJ(o, ORIGIN_MAGIC);
     return o->conf;
+}
+
+void origin_protocol_choice(const struct origin *o, const char **choice, const char **why)
+{
+    CHECK_OBJ(o, ORIGIN_MAGIC);
+    *choice = *why = "none";
+    if (o->ops->choice) choice_text(o->ops->choice(o), clock_ns() / 1000000, choice, why);
+}
+
+void origin_protocol_seen(const struct origin *o, struct origin_protocol_seen *out)
+{
+    CHECK_OBJ(o, ORIGIN_MAGIC);
+    *out = (struct origin_protocol_seen){{0, 0}, {0, 0}};
+    if (!o->ops->choice) return;
+    const struct choice *c = o->ops->choice(o);
+    for (int p = PROTO_H1; p <= PROTO_H2; p++) {
+        out->first_byte_us[p] = choice_seen(c, LOAD_SMALL, (enum proto)p);
+        out->bulk_bytes_per_s[p] = choice_seen(c, LOAD_BULK, (enum proto)p);
+    }
 }
 
 enum err origin_worker_create(struct origin *o, unsigned index, struct mailbox *mb, struct origin_worker **out)

@@ -40,7 +40,7 @@ struct origin_request {
 #define ORIGIN_STATS(X)                                                                                    \
     X(requests) X(bytes) X(bytes_sent) X(errors_connect) X(errors_tls) X(errors_dns) X(errors_timeout)      \
     X(errors_protocol) X(errors_reset) X(status_5xx) X(slow_down) X(retries) X(conn_created) X(conn_reused) \
-    X(conn_open) X(conn_idle) X(in_flight) X(waiting)
+    X(conn_open) X(conn_idle) X(in_flight) X(waiting) X(h2_requests) X(h2_open) X(h2_refused) X(h2_goaways)
 struct origin_stats {
 #define X(name) stat_t name;
     ORIGIN_STATS(X)
@@ -53,6 +53,13 @@ enum err origin_create(const struct origin_conf *c, unsigned nworkers, struct di
                        size_t n);
 void origin_destroy(struct origin *o); /* after all its workers are gone */
 const struct origin_conf *origin_conf(const struct origin *o);
+/* HTTP/1.1 or HTTP/2, and why: texts that live for ever. Any thread. */
+void origin_protocol_choice(const struct origin *o, const char **choice, const char **why);
+/* What that is based on: averages of what a request got over HTTP/1.1 [0] and HTTP/2 [1]; 0 = none yet. Any thread. */
+struct origin_protocol_seen {
+    uint64_t first_byte_us[2], bulk_bytes_per_s[2];
+};
+void origin_protocol_seen(const struct origin *o, struct origin_protocol_seen *out);
 
 /* Called on the worker's own thread. index: 0..nworkers-1. */
 enum err origin_worker_create(struct origin *o, unsigned index, struct mailbox *mb, struct origin_worker **out);

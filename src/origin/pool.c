@@ -260,6 +260,15 @@ static void connect_failed(struct conn *c, enum err e)
     w->failed(w, e);
 }
 
+static void conn_opened(struct conn *c)
+{
+    struct conn_pool *p = c->pool;
+    stat_add(&p->stats->conn_open, 1);
+    stat_add(&p->stats->conn_created, 1);
+    idle_add(c);
+    task_schedule(&p->serve);
+}
+
 static void connect_done(void *arg, enum err e, struct stream *s)
 {
     struct conn *c = arg;
@@ -277,15 +286,30 @@ static void connect_done(void *arg, enum err e, struct stream *s)
     conn_bind(c, NULL);
     p->nspare--;
     list_remove(&c->link);
-    stat_add(&p->stats->conn_open, 1);
-    stat_add(&p->stats->conn_created, 1);
-    idle_add(c);
-    task_schedule(&p->serve);
+    conn_opened(c);
     if (w && w->fresh) { /* the others are served in their order */
         wait_unlink(p, w);
         conn_checkout(c);
         w->ready(w, c);
     }
+}
+
+enum err conn_pool_adopt(struct conn_pool *p, struct stream *s)
+{
+    CHECK_OBJ(p, POOL_MAGIC);
+    if (p->closing) return ERR_CANCELLED;
+    struct conn *c = calloc(1, sizeof *c);
+    if (!c) return ERR_NOMEM;
+    c->magic = CONN_MAGIC;
+    c->pool = p;
+    list_init(&c->link);
+    enum err e = h1_client_create(s, &response_limits, &p->timeouts, &conn_owner, c, &c->h1);
+    if (e != ERR_OK) {
+        free(c);
+        return e;
+    }
+    conn_opened(c);
+    return ERR_OK;
 }
 
 /* Uses a slot in hand. */
@@ -472,6 +496,15 @@ enum err conn_pool_create(const struct conn_pool_conf *c, struct conn_pool **out
     p->member = slots_join(c->slots, c->index, c->mailbox, pool_wake, p);
     *out = p;
     return ERR_OK;
+}
+
+void conn_pool_discard(struct conn_pool *p)
+{
+    CHECK_OBJ(p, POOL_MAGIC);
+    CHECK(list_empty(&p->idle) && list_empty(&p->busy) && list_empty(&p->connecting));
+    CHECK(slots_leave(p->member)); /* no mail can be on its way to one that had nothing to spare */
+    p->magic = 0;
+    free(p);
 }
 
 void conn_pool_close(struct conn_pool *p, void (*done)(void *arg), void *arg)

@@ -40,6 +40,7 @@ struct conn_pool_conf {
 enum err conn_pool_create(const struct conn_pool_conf *c, struct conn_pool **out);
 /* Nobody waits any more; connections in use are waited for. done is called later, from the loop; p is gone then. */
 void conn_pool_close(struct conn_pool *p, void (*done)(void *arg), void *arg);
+void conn_pool_discard(struct conn_pool *p); /* one that was never used */
 
 void conn_wait_init(struct conn_wait *w);
 /* An idle connection at once, or NULL: w is queued and one of its functions will be called, never from inside. */
@@ -49,6 +50,10 @@ void conn_pool_withdraw(struct conn_pool *p, struct conn_wait *w); /* no-op when
 bool conn_wait_connecting(const struct conn_wait *w);
 /* Gives back a connection on which nothing was sent. */
 void conn_pool_put(struct conn_pool *p, struct conn *c);
+
+/* Takes over a connected stream whose slot the caller holds: it becomes an idle connection. Not ERR_OK: nothing
+ * was taken. */
+enum err conn_pool_adopt(struct conn_pool *p, struct stream *s);
 
 struct h1_client *conn_h1(const struct conn *c);
 bool conn_reused(const struct conn *c); /* it was idle before, so the origin may have closed it meanwhile */

@@ -98,4 +98,5 @@ const struct origin_type_ops origin_s3_ops = {
     .submit = http_submit,
     .resume = http_resume,
     .cancel = http_cancel,
+    .choice = http_choice,
 };

@@ -170,6 +170,7 @@ static struct h2_server_conf h2_conf_of(const struct h1_server_conf *h1, const s
     o.max_frame_bytes = at_most_u32(c->max_frame_bytes);
     o.header_table_bytes = at_most_u32(c->header_table_bytes);
     o.stream_window_bytes = at_most_u32(c->stream_window_bytes);
+    if (o.stream_window_max_bytes < o.stream_window_bytes) o.stream_window_max_bytes = o.stream_window_bytes;
     o.connection_window_bytes = at_most_u32(c->connection_window_bytes);
     o.max_queued_frames = (size_t)c->max_queued_frames;
     o.send_min_bytes = c->send_min_bytes;

@@ -214,6 +214,35 @@ static struct origin_stats *origin_stats_locked(struct worker *w, unsigned i)
     return w->origins_gone ? &w->last_origin_stats[i] : origin_worker_stats(w->origins[i]);
 }
 
+/* Of HTTP/1.1 and HTTP/2, null where nothing has been measured yet. */
+static json_t *json_both(const uint64_t v[2], double unit)
+{
+    static const char *const names[2] = {"http/1.1", "h2"};
+    json_t *o = json_object();
+    for (int i = 0; i < 2; i++) json_object_set_new(o, names[i], v[i] ? json_real((double)v[i] / unit) : json_null());
+    return o;
+}
+
+/* The stats_lock is held. */
+static json_t *json_protocol_locked(struct proxy *p, unsigned i)
+{
+    struct origin_protocol_seen seen;
+    const char *choice, *why;
+    json_t *o = json_object();
+    origin_protocol_choice(p->origins[i], &choice, &why);
+    origin_protocol_seen(p->origins[i], &seen);
+    json_object_set_new(o, "choice", json_string(choice));
+    json_object_set_new(o, "why", json_string(why));
+    json_object_set_new(o, "first_byte_ms", json_both(seen.first_byte_us, 1000.0));
+    json_object_set_new(o, "bulk_bytes_per_s", json_both(seen.bulk_bytes_per_s, 1.0));
+#define OSUM(name) SUM(p, stat_get(&origin_stats_locked(w, i)->name))
+    put(o, "h2_requests", OSUM(h2_requests));
+    put(o, "h2_refused", OSUM(h2_refused));
+    put(o, "h2_goaways", OSUM(h2_goaways));
+#undef OSUM
+    return o;
+}
+
 static json_t *json_origin_locked(struct proxy *p, unsigned i)
 {
     json_t *o = json_object(), *errors = json_object(), *conns = json_object(), *hedges = json_object();
@@ -240,7 +269,9 @@ static json_t *json_origin_locked(struct proxy *p, unsigned i)
     put(conns, "created", OSUM(conn_created));
     put(conns, "reused", OSUM(conn_reused));
     put(conns, "waiting", OSUM(waiting));
+    put(conns, "h2", OSUM(h2_open));
     json_object_set_new(o, "connections", conns);
+    json_object_set_new(o, "protocol", json_protocol_locked(p, i));
     put(o, "in_flight", OSUM(in_flight));
     put(o, "window", p->conf->origins[i].max_in_flight);
 #undef OSUM

@@ -437,7 +437,7 @@ static int heard_errno; /* 0: open; -1: end */
 static size_t frame_put(uint8_t *p, size_t length, unsigned type, unsigned flags, uint32_t id, const void *payload)
 {
     const uint8_t h[9] = {(uint8_t)(length >> 16), (uint8_t)(length >> 8), (uint8_t)length, (uint8_t)type,
-                          (uint8_t)flags,         (uint8_t)(id >> 24),    (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id};
+                          (uint8_t)flags, (uint8_t)(id >> 24), (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id};
     memcpy(p, h, 9);
     if (payload) memcpy(p + 9, payload, length);
     else memset(p + 9, 0, length);

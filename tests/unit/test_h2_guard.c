@@ -37,7 +37,7 @@ static void add(unsigned type, unsigned flags, uint32_t id, size_t length, const
 {
     uint8_t *p = bytes + bytes_n;
     const uint8_t h[9] = {(uint8_t)(length >> 16), (uint8_t)(length >> 8), (uint8_t)length, (uint8_t)type,
-                          (uint8_t)flags,         (uint8_t)(id >> 24),    (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id};
+                          (uint8_t)flags, (uint8_t)(id >> 24), (uint8_t)(id >> 16), (uint8_t)(id >> 8), (uint8_t)id};
     assert_true(bytes_n + 9 + length <= sizeof(bytes));
     memcpy(p, h, 9);
     if (payload) memcpy(p + 9, payload, length);

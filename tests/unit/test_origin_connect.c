@@ -472,6 +472,7 @@ static int tls_setup(void **state)
     conf.endpoint.https = true;
     conf.ca_file = tls_server.ca_path;
     conf.tls_server_name = (char *)"origin.test";
+    conf.http2 = HTTP2_OFF; /* what is offered otherwise is test_origin_h2's business */
     return pthread_create(&tls_server.thread, NULL, tls_main, NULL);
 }
 
