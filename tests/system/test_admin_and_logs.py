@@ -146,9 +146,13 @@ def test_json_access_log_says_what_happened(http, origin, tmp_path):
     p = http(access_log={"file": str(log), "format": "json"})
     origin.put("/b/k", 5000)
     origin.on(path="/b/k", times=1, delay=0.2)
+    # One after the other's line: each worker writes its own, and two of them keep no order.
     p.get("/b/k", {"User-Agent": 'q"uo\\te~', "Range": "bytes=0-99"})
+    lines_of(log, 1)
     p.get("/b/k", {"Range": "bytes=0-99"})
+    lines_of(log, 2)
     p.get("/b/none")
+    lines_of(log, 3)
     p.fetch("PUT", "/b/put", body=b"12345")
     lines = [json.loads(x) for x in lines_of(log, 4)]
     cold, warm, missing, put = lines
