@@ -105,6 +105,7 @@ static void front_accepted(void *arg, int fd, const struct address *peer)
     struct stream *st;
 
     uint64_t open = atomic_load(&w->proxy->connections), most = w->proxy->conf->max_connections;
+    stat_add(&w->stats.accepted, 1);
     if (open >= most + REFUSE_SLACK) {
         worker_refuse(w, fd);
         return;

@@ -42,7 +42,7 @@ struct str cache_result_text(enum cache_result r);
 struct bucket_stats;
 /* Written by the worker only. */
 struct worker_stats {
-    stat_t requests, in_flight, sent_bytes, received_bytes, saved_bytes, restarts, shed;
+    stat_t accepted, requests, in_flight, sent_bytes, received_bytes, saved_bytes, restarts, shed;
     stat_t methods[METHOD_CONNECT + 1], statuses[6], results[RESULT_COUNT];
     stat_t per_cache_hits[16], per_cache_lookups[16], per_cache_hit_bytes[16], per_cache_bytes[16],
         per_cache_coalesced[16];

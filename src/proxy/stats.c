@@ -94,12 +94,11 @@ static json_t *percentiles(const struct hist_sum *h, bool ms)
 static json_t *json_connections(struct proxy *p)
 {
     json_t *o = json_object();
-    uint64_t h1 = H1SUM(p, open), h2 = H2SUM(p, open);
-    put(o, "open", h1 + h2);
-    put(o, "h1", h1);
-    put(o, "h2", h2);
+    put(o, "open", atomic_load(&p->connections)); /* with those that have not said yet what they speak */
+    put(o, "h1", H1SUM(p, open));
+    put(o, "h2", H2SUM(p, open));
     put(o, "tls", atomic_load(&p->tls_connections));
-    put(o, "accepted", H1SUM(p, accepted) + H2SUM(p, accepted));
+    put(o, "accepted", SUM(p, stat_get(&w->stats.accepted)));
     return o;
 }
 

@@ -255,6 +255,17 @@ void origin_worker_destroy(struct origin_worker *w, void (*done)(void *arg), voi
 }
 struct origin_stats *origin_worker_stats(struct origin_worker *w) { return &w->stats; }
 struct origin *origin_worker_origin(const struct origin_worker *w) { return w->origin; }
+void origin_protocol_choice(const struct origin *o, const char **choice, const char **why)
+{
+    (void)o;
+    *choice = "http/1.1";
+    *why = "scripted";
+}
+void origin_protocol_seen(const struct origin *o, struct origin_protocol_seen *out)
+{
+    (void)o;
+    *out = (struct origin_protocol_seen){0};
+}
 
 /* ---- the proxy ---- */
 
