@@ -62,15 +62,32 @@ static void block_free(struct block *b)
     free(b);
 }
 
-struct pool *pool_create(size_t max_bytes)
+static struct pool *pool_create_in(size_t cap, size_t max_bytes)
 {
-    struct block *b = block_create(POOL_BLOCK_BYTES - sizeof(struct block));
+    struct block *b = block_create(cap);
     if (!b) return NULL;
     UNPOISON(b->data, sizeof(struct pool));
     struct pool *p = (struct pool *)(void *)b->data;
     b->used = POOL_HEAD_BYTES;
     *p = (struct pool){.magic = POOL_MAGIC, .max = max_bytes, .first = b, .last = b};
     return p;
+}
+
+struct pool *pool_create(size_t max_bytes)
+{
+    return pool_create_in(POOL_BLOCK_BYTES - sizeof(struct block), max_bytes);
+}
+
+struct pool *pool_create_for(size_t bytes, size_t max_bytes)
+{
+    return pool_create_in(POOL_HEAD_BYTES + (bytes < max_bytes ? bytes : max_bytes), max_bytes);
+}
+
+size_t pool_bytes(const struct pool *p)
+{
+    size_t n = 0;
+    for (const struct block *b = p->first; b; b = b->next) n += sizeof *b + b->cap;
+    return n;
 }
 
 static void free_after_first(struct pool *p)

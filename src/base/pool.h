@@ -8,6 +8,9 @@ struct pool;
 
 /* max_bytes bounds all that is ever taken from it. NULL when out of memory. */
 struct pool *pool_create(size_t max_bytes);
+/* For something that stays: the first block has room for that much and little more. */
+struct pool *pool_create_for(size_t bytes, size_t max_bytes);
+size_t pool_bytes(const struct pool *p); /* of memory that it holds */
 void pool_destroy(struct pool *p);
 /* Forget everything but the first block, for reuse by the next request on the connection. */
 void pool_reset(struct pool *p);

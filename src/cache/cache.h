@@ -33,6 +33,7 @@
 
 struct cache_options {
     uint64_t memory_bytes, max_objects;
+    uint64_t index_bytes; /* of keys, stored heads and what belongs to an object besides its slices */
     uint32_t slice_bytes;
 };
 struct cache;
@@ -62,6 +63,7 @@ bool waiter_pending(const struct waiter *w);
 struct meta {
     _Atomic unsigned refs;
     uint64_t size;
+    uint64_t bytes; /* of memory that it takes, with what user points to */
     void *user;
     void (*user_free)(void *user);
 };
@@ -188,7 +190,7 @@ enum purge_kind { PURGE_BASE, PURGE_PREFIX, PURGE_ALL };
 /* Drops objects whose base equals / starts with `base`; returns how many. Never blocks long: shard by shard. */
 uint64_t cache_purge(struct cache *c, enum purge_kind kind, struct str base);
 struct cache_stats {
-    uint64_t used, capacity, slices, objects, evictions, rejected, reserved_bytes, punched; /* reserved: filling or in a reserve */
+    uint64_t used, capacity, slices, objects, evictions, rejected, reserved_bytes, punched, index_bytes; /* reserved: filling or in a reserve */
 };
 void cache_get_stats(struct cache *c, struct cache_stats *out);
 

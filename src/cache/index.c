@@ -1,8 +1,8 @@
 /* index.c - the shards that find objects by key, and what changes membership: create, publish, drop, purge, bounds.
  *
  * The hash is of the key's base only: all variants of an object are neighbours in one bucket, and a write drops them in
- * one walk. Full keys are compared. Each shard bounds its number of objects: past it the least recently found object that
- * nobody holds goes. */
+ * one walk. Full keys are compared. Each shard bounds its number of objects and the bytes of their keys and heads:
+ * past it the least recently found objects that nobody holds go. */
 #include "cache/internal.h"
 
 #include <stdio.h>
@@ -38,6 +38,7 @@ enum err cache_create(const struct cache_options *o, struct cache **out, char *m
     c->magic = CACHE_MAGIC;
     c->slice_bytes = o->slice_bytes;
     c->max_objects_per_shard = o->max_objects / SHARDS + 1;
+    c->max_bytes_per_shard = o->index_bytes / SHARDS;
     enum err e = memory_create(o->memory_bytes, &c->memory, msg, n);
     if (e != ERR_OK) {
         free(c);
@@ -127,7 +128,16 @@ static void unindex_locked(struct object *o, struct object **gone)
     list_remove(&o->chain);
     list_remove(&o->lru);
     o->shard->count--;
+    o->shard->bytes -= o->charged;
     *gone = o;
+}
+
+void object_charge_locked(struct object *o)
+{
+    if (!atomic_load(&o->indexed)) return;
+    o->shard->bytes -= o->charged;
+    o->charged = sizeof *o + o->key_len + (o->meta ? o->meta->bytes : 0);
+    o->shard->bytes += o->charged;
 }
 
 static void index_locked(struct object *o)
@@ -138,26 +148,32 @@ static void index_locked(struct object *o)
     list_push_back(&sh->lru, &o->lru);
     sh->count++;
     atomic_store(&o->indexed, true);
+    o->charged = 0;
+    object_charge_locked(o);
     object_ref(o);
 }
 
-/* One object that nobody holds leaves when the shard is over its bound; looks at a few only. Those that are held go to
- * the end, so that the next one looks at others. */
-static struct object *bound_locked(const struct cache *c, struct shard *sh)
+/* Objects that nobody holds leave while the shard is over its bounds; looks at a few only. Those that are held go to the
+ * end, so that the next one looks at others. *gone: linked by their lru, with the index's references. */
+static void bound_locked(const struct cache *c, struct shard *sh, struct list *gone)
 {
-    struct object *gone = NULL;
-
-    if (sh->count <= c->max_objects_per_shard) return NULL;
-    for (unsigned looked = 0; looked < BOUND_LOOKS && !gone; looked++) {
-        struct object *o = container_of(list_first(&sh->lru), struct object, lru);
+    for (unsigned looked = 0; looked < BOUND_LOOKS && !list_empty(&sh->lru); looked++) {
+        if (sh->count <= c->max_objects_per_shard && sh->bytes <= c->max_bytes_per_shard) return;
+        struct object *o = container_of(list_first(&sh->lru), struct object, lru), *out = NULL;
         if (atomic_load(&o->refs) == 1) {
-            unindex_locked(o, &gone);
+            unindex_locked(o, &out);
+            list_push_back(gone, &o->lru);
         } else {
             list_remove(&o->lru);
             list_push_back(&sh->lru, &o->lru);
         }
     }
-    return gone;
+}
+
+static void unref_list(struct list *gone)
+{
+    struct list *n;
+    while ((n = list_pop_front(gone)) != NULL) object_unref(container_of(n, struct object, lru));
 }
 
 static struct object *object_new(struct cache *c, const struct cache_key *k, struct hash128 h)
@@ -202,8 +218,10 @@ enum err cache_find_or_create(struct cache *c, const struct cache_key *k, object
 {
     struct hash128 h = hash_bytes(k->base.p, k->base.n);
     struct shard *sh = shard_of(c, h);
-    struct object *gone = NULL, *fresh;
+    struct object *fresh;
+    struct list gone;
 
+    list_init(&gone);
     *created = false;
     pthread_mutex_lock(&sh->lock);
     *out = find_locked(sh, h, k, match, arg);
@@ -217,11 +235,11 @@ enum err cache_find_or_create(struct cache *c, const struct cache_key *k, object
         index_locked(fresh);
         *out = fresh;
         *created = true;
-        gone = bound_locked(c, sh);
+        bound_locked(c, sh, &gone);
     }
     pthread_mutex_unlock(&sh->lock);
     if (!*created) object_unref(fresh);
-    object_unref(gone);
+    unref_list(&gone);
     return ERR_OK;
 }
 
@@ -258,8 +276,10 @@ enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsign
     CHECK(atomic_load(&o->state) == OBJECT_NEW);
     struct slice **table = NULL;
     struct object *gone = NULL, *replaced = o->replaces;
+    struct list over;
     uint64_t nslices = m->size / o->cache->slice_bytes + (m->size % o->cache->slice_bytes != 0);
 
+    list_init(&over);
     if (nslices > MAX_SLICES) return ERR_NOMEM;
     if (nslices) {
         table = calloc((size_t)nslices, sizeof *table);
@@ -279,8 +299,11 @@ enum err object_publish(struct object *o, struct meta *m, uint64_t first, unsign
         unindex_locked(replaced, &gone);
         index_locked(o);
     }
+    object_charge_locked(o);
+    bound_locked(o->cache, o->shard, &over);
     waiters_wake_locked(&o->waiters, true, 0);
     pthread_mutex_unlock(&o->shard->lock);
+    unref_list(&over);
     object_unref(gone);
     object_unref(replaced);
     return ERR_OK;
@@ -335,14 +358,15 @@ static void purge_locked(struct list *l, bool chain, enum purge_kind kind, struc
 
 static uint64_t purge_shard(struct shard *sh, const struct hash128 *only, enum purge_kind kind, struct str base)
 {
-    struct list gone, *n;
+    struct list gone;
     uint64_t total = 0;
 
     list_init(&gone);
     pthread_mutex_lock(&sh->lock);
     purge_locked(only ? bucket_of(sh, *only) : &sh->lru, only != NULL, kind, base, &gone);
     pthread_mutex_unlock(&sh->lock);
-    for (; (n = list_pop_front(&gone)) != NULL; total++) object_unref(container_of(n, struct object, lru));
+    for (struct list *n = gone.next; n != &gone; n = n->next) total++;
+    unref_list(&gone);
     return total;
 }
 
@@ -372,6 +396,7 @@ void cache_get_stats(struct cache *c, struct cache_stats *out)
     for (unsigned i = 0; i < SHARDS; i++) {
         pthread_mutex_lock(&c->shards[i].lock);
         out->objects += c->shards[i].count;
+        out->index_bytes += c->shards[i].bytes;
         pthread_mutex_unlock(&c->shards[i].lock);
     }
 }

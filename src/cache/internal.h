@@ -14,13 +14,14 @@ struct shard {
     struct list *buckets;
     size_t nbuckets; /* power of two */
     size_t count;
+    uint64_t bytes; /* sum of charged */
     struct list lru; /* most recently found at the end */
 };
 struct cache {
     uint32_t magic, slice_bytes;
     struct memory *memory;
     struct evict *evict;
-    uint64_t capacity, max_objects_per_shard;
+    uint64_t capacity, max_objects_per_shard, max_bytes_per_shard;
     _Atomic uint64_t reserved_bytes, nslices, lent_bytes;
     _Atomic unsigned starving;
     struct shard shards[SHARDS];
@@ -40,6 +41,7 @@ struct object {
     struct slice **table; /* sparse: its pages are only touched where slices are */
     uint64_t nslices;
     struct list slices; /* those in the table */
+    uint64_t charged; /* to the shard while indexed */
     bool validating, once;
     bool single_use; /* set before anybody else sees it */
     struct object *replaces; /* a successor's predecessor, until published */
@@ -101,6 +103,7 @@ void waiters_wake_locked(struct list *l, bool all, uint32_t filled);
 enum err slice_alloc(struct cache *c, uint32_t bytes, bool essential, struct extent *out);
 /* A FILLING slice with one reference, the caller's, not in any table. NULL: no memory. o->size must be set. */
 struct slice *slice_new(struct object *o, uint64_t index, bool essential);
+void object_charge_locked(struct object *o); /* what it takes now, to its shard */
 void slice_link_locked(struct object *o, struct slice *s); /* into the table, which takes a reference */
 /* Shard lock held: out of its object's table and the policy; the table's reference goes to *dead for slice_free_list. */
 void slice_unlink_locked(struct slice *s, struct list *dead);

@@ -106,6 +106,7 @@ void object_set_meta(struct object *o, struct meta *m)
     CHECK(m->size == o->size);
     struct meta *old = o->meta;
     o->meta = m;
+    object_charge_locked(o);
     pthread_mutex_unlock(&o->shard->lock);
     meta_unref(old);
 }
@@ -121,6 +122,7 @@ void object_validate_end(struct object *o, struct meta *m)
         CHECK(m->size == o->size);
         old = o->meta;
         o->meta = m;
+        object_charge_locked(o);
     }
     waiters_wake_locked(&o->waiters, true, 0);
     pthread_mutex_unlock(&o->shard->lock);

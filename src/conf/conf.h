@@ -27,6 +27,7 @@ struct cache_conf {
     uint64_t fresh_for_ms;     /* default 1h */
     uint64_t stale_if_error_ms; /* default 0 */
     uint64_t sendfile_after;   /* uses of a slice before it is sent by sendfile; default 2; 0 = never */
+    uint64_t index_bytes;      /* keys and heads; default 256 MiB */
     uint64_t max_objects;      /* objects (heads) in the index; default 1000000 */
 };
 struct origin_conf {

@@ -41,6 +41,8 @@ static const struct directive cache_rows[] = {
      .help = "uses of a slice before it is sent with sendfile; 0: never"},
     {"max_objects", ONE(count, max_objects), .preset = "1000000", .min = 16, .max = 1000000000,
      .help = "objects the index may hold"},
+    {"index", ONE(size, index_bytes), .preset = "256MiB", .min = MIB, .max = TIB,
+     .help = "memory for the keys and stored heads of objects; about 1 KiB each"},
     {"disk", NO_FIELD(later), .help = "volumes on disk"},
 };
 static const struct scope cache_scope = {SCOPE("cache", cache_rows), .named = true};

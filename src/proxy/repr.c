@@ -51,9 +51,20 @@ static bool is_checksum(struct str name)
     return name.n > prefix.n && str_eq_ci(str_make(name.p, prefix.n), prefix);
 }
 
-static enum err stored_create(struct stored **out)
+#define ROUNDED(n) (((n) + 16) & ~(size_t)15) /* what the pool takes for a string */
+#define HEAD_MAX_BYTES ((size_t)256 * 1024)
+
+/* What copies of these fields will take, nearly: a million stored heads should not be a million pages. */
+static size_t fields_bytes(const struct hdr *hdrs, unsigned n)
 {
-    struct pool *p = pool_create(256 * 1024);
+    size_t sum = 16;
+    for (unsigned i = 0; i < n; i++) sum += sizeof *hdrs + ROUNDED(hdrs[i].name.n) + ROUNDED(hdrs[i].value.n);
+    return sum;
+}
+
+static enum err stored_create(size_t bytes, struct stored **out)
+{
+    struct pool *p = pool_create_for(ROUNDED(sizeof(struct stored)) + sizeof(struct hdr) + bytes, HEAD_MAX_BYTES);
     struct stored *s = p ? pool_zalloc(p, sizeof *s) : NULL;
 
     if (!s) {
@@ -170,6 +181,7 @@ static enum err stored_finish(struct stored *s, uint64_t size, struct meta **out
     if (!m) return ERR_NOMEM;
     atomic_init(&m->refs, 1);
     m->size = size;
+    m->bytes = sizeof *m + pool_bytes(s->pool);
     m->user = &s->repr;
     m->user_free = repr_free;
     *out = m;
@@ -189,7 +201,7 @@ enum err repr_create(const struct source *src, const struct head *resp, uint64_t
                      uint64_t now_ms, struct meta **out)
 {
     struct stored *s;
-    if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
+    if (stored_create(fields_bytes(resp->hdrs, resp->nhdrs), &s) != ERR_OK) return ERR_NOMEM;
     bool ok = (s->repr.hdrs = pool_alloc(s->pool, (resp->nhdrs + 1) * sizeof *s->repr.hdrs)) != NULL;
     bool whole = covers_object(resp, size);
     for (unsigned i = 0; ok && i < resp->nhdrs; i++)
@@ -230,8 +242,10 @@ enum err repr_refresh(const struct meta *old, const struct source *src, const st
     const struct repr *o = repr_of(old);
     struct stored *s;
 
-    if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
     unsigned most = o->nhdrs + (resp ? resp->nhdrs : 0) + 1;
+    size_t bytes = fields_bytes(o->hdrs, o->nhdrs) + (resp ? fields_bytes(resp->hdrs, resp->nhdrs) : 0);
+
+    if (stored_create(bytes, &s) != ERR_OK) return ERR_NOMEM;
     bool ok = (s->repr.hdrs = pool_alloc(s->pool, most * sizeof *s->repr.hdrs)) != NULL;
     for (unsigned i = 0; ok && i < o->nhdrs; i++) {
         const struct hdr *h = &o->hdrs[i];
@@ -264,8 +278,8 @@ enum err repr_refresh(const struct meta *old, const struct source *src, const st
 enum err repr_create_failure(const struct head *resp, struct str body, bool head_only, enum err err, struct meta **out)
 {
     struct stored *s;
-    if (stored_create(&s) != ERR_OK) return ERR_NOMEM;
     unsigned n = resp ? resp->nhdrs : 0;
+    if (stored_create(ROUNDED(body.n) + (resp ? fields_bytes(resp->hdrs, n) : 0), &s) != ERR_OK) return ERR_NOMEM;
     bool ok = (s->repr.hdrs = pool_alloc(s->pool, (n + 1) * sizeof *s->repr.hdrs)) != NULL;
     for (unsigned i = 0; ok && i < n; i++) {
         const struct hdr *h = &resp->hdrs[i];

@@ -192,6 +192,7 @@ static json_t *json_caches(struct proxy *p)
         put(m, "capacity", cs.capacity);
         put(m, "slices", cs.slices);
         put(m, "objects", cs.objects);
+        put(m, "index_bytes", cs.index_bytes);
         put(m, "evictions", cs.evictions);
         put(m, "rejected", cs.rejected);
         put(m, "reserved", cs.reserved_bytes);

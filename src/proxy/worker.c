@@ -246,7 +246,8 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
     char why[512] = "";
     for (unsigned i = 0; e == ERR_OK && i < c->ncaches; i++) {
         const struct cache_conf *cc = &c->caches[i];
-        struct cache_options o = {cc->memory_bytes, cc->max_objects, (uint32_t)cc->slice_bytes};
+        struct cache_options o = {.memory_bytes = cc->memory_bytes, .max_objects = cc->max_objects,
+                                  .index_bytes = cc->index_bytes, .slice_bytes = (uint32_t)cc->slice_bytes};
         e = cache_create(&o, &p->caches[i], why, sizeof why);
         if (e != ERR_OK) snprintf(msg, n, "cache %s: %s", cc->name, why);
     }

@@ -20,7 +20,7 @@
 
 static inline struct cache *cache_new(unsigned slices, uint64_t max_objects)
 {
-    struct cache_options o = {.memory_bytes = (uint64_t)slices * SS, .max_objects = max_objects, .slice_bytes = SS};
+    struct cache_options o = {.memory_bytes = (uint64_t)slices * SS, .max_objects = max_objects, .index_bytes = 64u << 20, .slice_bytes = SS};
     struct cache *c;
     char msg[256];
     assert_int_equal(cache_create(&o, &c, msg, sizeof msg), ERR_OK);

@@ -329,6 +329,38 @@ static void objects_are_bounded_although_old_ones_are_held(void **state)
     cache_end(c);
 }
 
+/* 64 MiB for the index, a MiB in each shard: heads of 100 KiB leave room for some ten in each. */
+static void keys_and_heads_are_bounded_in_bytes(void **state)
+{
+    (void)state;
+    struct cache *c = cache_new(16, 1000000);
+    unsigned n = 0;
+    bool created;
+    char name[32];
+
+    for (unsigned i = 0; i < 5000; i++) {
+        struct cache_key k = {.base = str_make(name, (size_t)snprintf(name, sizeof name, "o%u", i))};
+        struct object *o = object_get(c, &k, &created);
+        struct meta *m = meta_new(SS, 1);
+        m->bytes = 100 << 10;
+        assert_int_equal(object_publish(o, m, 0, &n, NULL), ERR_OK);
+        object_unref(o);
+    }
+    assert_in_range(stats_of(c).index_bytes, 40u << 20, 64u << 20);
+    assert_in_range(stats_of(c).objects, 400, 640);
+    /* A head that changes is counted as it is then; one that leaves is not counted any more. */
+    struct cache_key k = {.base = STR_LIT("o4999")};
+    struct object *o = object_get(c, &k, &created);
+    assert_false(created);
+    uint64_t before = stats_of(c).index_bytes;
+    object_set_meta(o, meta_new(SS, 2));
+    assert_int_equal(before - stats_of(c).index_bytes, 100 << 10);
+    object_unref(o);
+    cache_purge(c, PURGE_ALL, (struct str){NULL, 0});
+    assert_int_equal(stats_of(c).index_bytes, 0);
+    cache_end(c);
+}
+
 static void purges_take_what_they_name(void **state)
 {
     (void)state;
@@ -591,6 +623,7 @@ int main(void)
         T(a_successor_takes_the_place_unless_a_write_came_between),
         T(waiters_for_an_object_are_told_of_every_end),
         T(objects_are_bounded_although_old_ones_are_held),
+        T(keys_and_heads_are_bounded_in_bytes),
         T(purges_take_what_they_name),
         T(slices_outlive_their_object_in_the_hands_of_a_reader),
         T(leased_slices_are_not_evicted),

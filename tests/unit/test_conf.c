@@ -39,6 +39,7 @@ static const struct directive_case cases[] = {
     {"cache", "fresh_for", "", "", "0 ; 3650d", "3651d ; 1y"},
     {"cache", "stale_if_error", "", "", "0 ; 3650d", "3651d"},
     {"cache", "sendfile_after", "", "", "0 ; 1000000", "1000001"},
+    {"cache", "index", "", "", "1MiB ; 1TiB", "1048575B ; 2TiB"},
     {"cache", "max_objects", "", "", "16 ; 1000000000", "15 ; 1000000001"},
     {"cache", "disk", "", "", "", "[{path: /v, size: 1GiB}] ; [] ; off ; {}"},
     {"origin", "type", "", "endpoint: http://h\n", "s3 ; http", "gopher ; S3"},
@@ -302,6 +303,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->stale_if_error_ms, 0);
     assert_int_equal(c->sendfile_after, 2);
     assert_int_equal(c->max_objects, 1000000);
+    assert_int_equal(c->index_bytes, 256 << 20);
     const struct origin_conf *o = &conf->origins[0];
     assert_int_equal(o->type, ORIGIN_S3);
     assert_null(o->region);

@@ -325,6 +325,22 @@ static int drop_pool(void **state)
     return 0;
 }
 
+static void test_a_stored_head_takes_little_more_than_its_fields(void **state)
+{
+    (void)state;
+    struct meta *m = stored(NO_FIELDS, 200, 10, FIELDS("ETag", "\"d41d8cd98f00b204e9800998ecf8427e\"", "Content-Type",
+                                                       "application/octet-stream", "Last-Modified",
+                                                       "Thu, 01 Jan 1970 00:00:00 GMT", "x-amz-meta-a", "b"));
+    assert_in_range(m->bytes, 300, 1024);
+    meta_unref(m);
+    char big[20000];
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
+    m = stored(NO_FIELDS, 200, 10, FIELDS("x-amz-meta-a", big));
+    assert_in_range(m->bytes, 20000, 22000);
+    meta_unref(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_checksums_of_a_part_are_not_the_objects),
         cmocka_unit_test(test_a_date_close_to_the_answer_is_no_validator),
         cmocka_unit_test(test_freshness_ends_at_the_end_of_time),
+        cmocka_unit_test(test_a_stored_head_takes_little_more_than_its_fields),
         cmocka_unit_test(test_vary_compares_absent_empty_and_several_lines),
         cmocka_unit_test(test_vary_on_several_fields_in_several_lines),
         cmocka_unit_test(test_a_304_replaces_what_is_not_about_the_bytes),
