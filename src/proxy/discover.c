@@ -8,7 +8,7 @@
  *   206 without good validators  | asked again for the whole: answers could not be told to be of one version
  *   200 of unknown length        | only the leader gets it, as it comes; the others ask for themselves
  *   not storable (RFC 9111)      | the leader gets a private object; the key is marked so that nobody waits in line for it
- *   304 to a validation          | the old object's head is refreshed
+ *   304 to a validation          | the old object's head is refreshed; if its tag is another one: asked anew
  *   416                          | asked again by HEAD: an empty object, or a range past the end
  *   5xx, 429, broken connections | tried again with back-off, then stale if allowed, then the failure is everyone's
  *   other                        | the failure is everyone's, as it came
@@ -401,6 +401,13 @@ static bool discovery_judge_refreshed(const struct discovery *d, struct meta *m,
     return true;
 }
 
+/* A 304 with a strong tag that is not the stored one is about another representation (RFC 9111 section 4.3.4). */
+static bool is_about_another(const struct repr *old, const struct head *resp)
+{
+    struct str tag = head_value(resp, HDR_ETAG);
+    return old->etag_strong && etag_is_strong(tag) && !str_eq(tag, old->etag);
+}
+
 static void discovery_not_modified(struct discovery *d, const struct head *resp)
 {
     struct cache_verdict v;
@@ -410,6 +417,11 @@ static void discovery_not_modified(struct discovery *d, const struct head *resp)
     d->call = NULL;
     if (d->kind != VALIDATE) {
         discovery_failed(d, ERR_PROTOCOL);
+        return;
+    }
+    if (is_about_another(repr_of(d->old_meta), resp)) {
+        object_drop(d->old);
+        discovery_abandon(d);
         return;
     }
     if (repr_refresh(d->old_meta, d->src, resp, &m) != ERR_OK || !discovery_judge_refreshed(d, m, resp, &v)) {

@@ -448,6 +448,18 @@ def test_304_after_dates_only_says_each_field_once(http, origin):
     assert r.all("content-type") == ["binary/octet-stream"] and r.all("cache-control") == ["max-age=60"]
 
 
+def test_a_304_about_another_version_refreshes_nothing(http, origin):
+    p = http(cache={"fresh_for": "200ms"})
+    origin.put("/b/k", 1000, etag='"e1"')
+    p.get("/b/k")
+    time.sleep(0.3)
+    origin.put("/b/k", 1000, version=2, etag='"e2"')
+    origin.on(path="/b/k", times=1, status=304, headers={"ETag": '"e2"', "Cache-Control": "max-age=60"})
+    r = p.get("/b/k")
+    assert (r.status, r.get("etag"), r.body) == (200, '"e2"', content("/b/k", 2, 0, 1000))
+    assert [x.status for x in origin.log()][1] == 304 and "if-none-match" not in origin.log()[-1].headers
+
+
 # requests to S3
 
 def test_signatures_in_the_query_stay_here(s3ish, origin):
