@@ -21,7 +21,7 @@
 #include "s3p_module.h"
 
 #define LINE_BYTES 16384
-/* The last resort: 17 texts of this length and all the rest stay below LINE_BYTES. */
+/* The last resort: 19 texts of this length and all the rest stay below LINE_BYTES. */
 #define TEXT_LIMIT_MIN 512
 
 extern const s3p_module s3p_access_log_module;
@@ -320,6 +320,7 @@ static void put_json_url(struct line *l, struct url u)
 #define TEXT(key, s) (PUT(l, ",\"" key "\":"), put_json_text(l, s))
 #define URL(key, u) (PUT(l, ",\"" key "\":"), put_json_url(l, u))
 #define NUMBER(key, v) (PUT(l, ",\"" key "\":"), put_u64(l, v))
+#define OPTIONAL(key, s) ((s).n ? TEXT(key, s) : PUT(l, ",\"" key "\":null"))
 static void render_json(struct line *l, const s3p_request_info *i)
 {
     PUT(l, "{\"time\":\"");
@@ -332,6 +333,8 @@ static void render_json(struct line *l, const s3p_request_info *i)
     TEXT("host", i->host);
     TEXT("protocol", i->protocol);
     put(l, i->tls ? ",\"tls\":true" : ",\"tls\":false", i->tls ? 11 : 12);
+    OPTIONAL("tls_protocol", i->tls_protocol);
+    OPTIONAL("tls_client", i->tls_client);
     NUMBER("status", i->status);
     TEXT("operation", i->operation);
     TEXT("bucket", i->bucket);
@@ -349,10 +352,10 @@ static void render_json(struct line *l, const s3p_request_info *i)
     TEXT("user_agent", i->user_agent);
     URL("referer", referer_url(i->referer));
     TEXT("range", i->range);
-    if (i->error.n) TEXT("error", i->error);
-    else PUT(l, ",\"error\":null");
+    OPTIONAL("error", i->error);
     PUT(l, "}\n");
 }
+#undef OPTIONAL
 #undef TEXT
 #undef URL
 #undef NUMBER

@@ -42,6 +42,8 @@ struct exchange {
     void *listener_data;   /* what the connection was accepted with */
     enum proto proto;
     bool tls;
+    unsigned tls_version;     /* 12, 13; 0: cleartext */
+    const char *tls_client;   /* subject of the client's verified certificate, NULL: none; the connection's */
     uint64_t begin_ns;      /* when the first byte of the head came */
     uint64_t first_byte_ns; /* when the first byte of the response was handed to the socket; 0 = not yet */
     uint64_t sent_bytes;    /* response body bytes handed to the socket */

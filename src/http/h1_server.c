@@ -274,6 +274,8 @@ static enum step exchange_begin(struct h1_conn *c, size_t used)
     x->listener_data = c->listener_data;
     x->proto = PROTO_H1;
     x->tls = c->tls;
+    x->tls_version = stream_tls_version(c->stream);
+    x->tls_client = stream_peer(c->stream);
     x->begin_ns = c->head_begin_ns;
     x->handler = s->handler;
     c->state = H1_CONN_EXCHANGE;

@@ -334,6 +334,8 @@ static void exchange_begin(struct h2_stream *s)
     x->listener_data = c->listener_data;
     x->proto = PROTO_H2;
     x->tls = c->tls;
+    x->tls_version = stream_tls_version(c->stream);
+    x->tls_client = stream_peer(c->stream);
     x->handler = c->server->handler;
     x->handler->begin(x);
 }

@@ -276,6 +276,8 @@ char *stream_peer_subject(const struct stream *s, char *buf, size_t n)
     return s->tls ? tls_conn_peer_subject(s->tls, buf, n) : buf;
 }
 
+const char *stream_peer(struct stream *s) { return s->tls ? tls_conn_peer(s->tls) : NULL; }
+
 /* ---- bytes */
 
 enum err stream_read(struct stream *s, void *buf, size_t n, size_t *got)

@@ -37,6 +37,7 @@ bool stream_tls_resumed(const struct stream *s);
 bool stream_ktls(const struct stream *s);        /* TLS whose sending side is the kernel's: stream_can_sendfile */
 /* Subject of the client's verified certificate, "" if there is none (io/tls.h). Returns buf. */
 char *stream_peer_subject(const struct stream *s, char *buf, size_t n);
+const char *stream_peer(struct stream *s); /* the same, kept with the stream; NULL: there is none */
 
 enum err stream_read(struct stream *s, void *buf, size_t n, size_t *got);
 enum err stream_readv(struct stream *s, const struct iovec *iov, unsigned n, size_t *got);

@@ -331,6 +331,7 @@ void tls_conn_destroy(struct tls_conn *t)
     SSL_free(t->ssl);
     tls_out_free(t);
     ctx_unref(t->ctx);
+    free(t->peer_subject);
     t->magic = 0;
     free(t);
 }
@@ -476,6 +477,13 @@ char *tls_conn_peer_subject(const struct tls_conn *t, char *buf, size_t n)
     BIO_free(text);
     ERR_clear_error();
     return buf;
+}
+
+const char *tls_conn_peer(struct tls_conn *t)
+{
+    char subject[TLS_SUBJECT_BYTES];
+    if (!t->peer_subject && tls_conn_peer_subject(t, subject, sizeof subject)[0]) t->peer_subject = strdup(subject);
+    return t->peer_subject;
 }
 
 const char *tls_conn_alpn(const struct tls_conn *t)

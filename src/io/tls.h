@@ -67,6 +67,9 @@ bool tls_conn_ktls(const struct tls_conn *t);
 void tls_conn_ktls_wrote(struct tls_conn *t, enum err e, bool all);
 /* Of the certificate of a client, if it was verified: "CN=loader-7,O=Example" (RFC 2253); "" without. Returns buf. */
 char *tls_conn_peer_subject(const struct tls_conn *t, char *buf, size_t n);
+enum { TLS_SUBJECT_BYTES = 1024 };
+/* The same, at most that long, kept with the connection; NULL: there is none (or no memory for it). */
+const char *tls_conn_peer(struct tls_conn *t);
 unsigned tls_conn_version(const struct tls_conn *t); /* 12, 13; 0: not known yet */
 bool tls_conn_resumed(const struct tls_conn *t);
 const char *tls_conn_alpn(const struct tls_conn *t);

@@ -73,6 +73,8 @@ struct tls_conn {
     size_t sealed_bytes; /* plaintext of records in the backlog: its writer was told that they did not go out */
     size_t credit_bytes; /* plaintext that went out since then */
 
+    char *peer_subject; /* once it was asked for */
+
     bool ktls;         /* the kernel seals what is sent */
     bool ktls_short;   /* its last write did not take all */
     bool ktls_control; /* the next write of OpenSSL is a record of type ktls_record_type */

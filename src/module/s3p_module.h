@@ -56,6 +56,8 @@ typedef struct {
     uint64_t origin_bytes;    /* body bytes asked of the origin for this request */
     int64_t start_unix_ns;    /* wall clock */
     uint64_t start_ns, first_byte_ns, end_ns; /* first_byte_ns 0: none was sent; end_ns 0: still running */
+    s3p_str tls_protocol; /* "TLSv1.3", "TLSv1.2"; empty: cleartext */
+    s3p_str tls_client;   /* subject of the client's verified certificate (RFC 2253), empty: it showed none */
 } s3p_request_info;
 
 /* Functions the proxy offers. Grows at its end only. */

@@ -111,7 +111,9 @@ static void api_request_info(const s3p_request *pr, s3p_request_info *o)
     o->start_unix_ns = r->start_unix_ns;
     o->start_ns = x->begin_ns;
     o->first_byte_ns = x->first_byte_ns;
-    o->end_ns = clock_ns();
+    o->end_ns = r->end_ns;
+    if (x->tls_version) o->tls_protocol = out(x->tls_version == 12 ? STR_LIT("TLSv1.2") : STR_LIT("TLSv1.3"));
+    if (x->tls_client) o->tls_client = out(str_c(x->tls_client));
 }
 
 static s3p_str api_request_header(const s3p_request *r, const char *lower_name)

@@ -209,6 +209,7 @@ struct request {
     uint64_t id;
     char id_text[17];
     int64_t start_unix_ns;
+    uint64_t end_ns; /* 0: it still runs */
     struct target target;
     struct str host;        /* without port, as sent */
     struct str host_bucket; /* the bucket when it stood in the host name, lower case */

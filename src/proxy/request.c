@@ -561,6 +561,7 @@ static void request_end(struct exchange *x, enum err why)
     if (r->pass) pass_destroy(r->pass);
     modapi_end(r);
     request_count(r);
+    r->end_ns = clock_ns();
     modapi_log(r);
     strbuf_free(&r->body_text);
     strbuf_free(&r->answer_text);

@@ -1,6 +1,7 @@
 """One suite over HTTP/1.1 and HTTP/2, each in cleartext and over TLS: what a client gets does not depend on how it asks.
 Then what only HTTP/2 and only TLS have: streams side by side, GOAWAY, certificates."""
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ import yaml
 from content import Checker, content
 from h2client import H2Conn
 from pki import DAY, Pki
-from proxy import run
+from proxy import log_lines, run
 
 MIB = 1 << 20
 WAYS = {"h1": (False, False), "h2c": (False, True), "h1_tls": (True, False), "h2_tls": (True, True)}
@@ -465,10 +466,12 @@ def test_bad_certificate_files_are_one_line_and_exit_1(tmp_path, pki, case, name
 
 @pytest.mark.parametrize("verify", ["required", "optional"])
 def test_client_certificates(both, origin, pki, tmp_path, verify):
-    p = both(tls={"certificate": pki.server[0], "key": pki.server[1], "client_ca": str(pki.ca), "verify": verify})
+    log = tmp_path / "access.log"
+    p = both(tls={"certificate": pki.server[0], "key": pki.server[1], "client_ca": str(pki.ca), "verify": verify},
+             access_log={"file": str(log), "format": "json"})
     origin.put("/b/k", 10)
     url = "https://127.0.0.1:%d/b/k" % p.tls_address[1]
-    mine = pki.make("mine", ("client.test",), common_name="a client")
+    mine = pki.make("mine", ("client.test",), common_name='a "client"')
     stranger_dir = tmp_path / "stranger"
     stranger_dir.mkdir()
     stranger = Pki(stranger_dir).make("stranger", common_name="a stranger")
@@ -488,6 +491,12 @@ def test_client_certificates(both, origin, pki, tmp_path, verify):
                 get(None, two)
     assert origin.count() == 1
     assert p.stats()["tls"]["client_certificates"] == 2
+    wanted = ['CN=a \\"client\\"'] * 2 + [None] * (2 if verify == "optional" else 0)
+    lines = net.wait_until("the log", lambda: (lambda x: x if len(x) == len(wanted) else None)(
+        [json.loads(x) for x in log_lines(log, 0) if "/b/k" in x]))
+    assert sorted((x["tls_client"] for x in lines), key=str) == sorted(wanted, key=str)
+    assert all(x["tls"] and x["tls_protocol"] == "TLSv1.3" for x in lines)
+    assert sorted(x["protocol"] for x in lines) == sorted(["HTTP/1.1", "HTTP/2"] * (len(lines) // 2))
 
 
 def test_cleartext_to_a_tls_port_and_slow_handshakes_hurt_nobody(both, origin, pki):

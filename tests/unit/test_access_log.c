@@ -101,6 +101,8 @@ static const s3p_request_info usual = {
     .start_ns = 1000000,
     .first_byte_ns = 13345678,
     .end_ns = 21000999,
+    .tls_protocol = {"TLSv1.3", 7},
+    .tls_client = {"CN=a \\\"b\\\"", 10},
 };
 
 static void start(const char *file_name, const char *format)
@@ -199,7 +201,7 @@ static void a_json_line_says_everything(void **state)
         fake.line,
         "{\"time\":\"2024-02-29T12:34:56.123456789Z\",\"request_id\":\"0123456789ABCDEF\",\"peer\":\"192.0.2.7:54321\","
         "\"method\":\"GET\",\"target\":\"/data/a%20b?X-Amz-Signature=...\",\"host\":\"localhost\",\"protocol\":"
-        "\"HTTP/1.1\",\"tls\":false,\"status\":206,\"operation\":\"GET\",\"bucket\":\"data\",\"key\":\"a%20b\","
+        "\"HTTP/1.1\",\"tls\":false,\"tls_protocol\":\"TLSv1.3\",\"tls_client\":\"CN=a \\\\\\\"b\\\\\\\"\",\"status\":206,\"operation\":\"GET\",\"bucket\":\"data\",\"key\":\"a%20b\","
         "\"origin\":\"s3\",\"cache\":\"main\",\"cache_result\":\"PARTIAL\",\"route\":\"/\",\"sent_bytes\":100,"
         "\"received_bytes\":5,\"origin_bytes\":1048576,\"first_byte_us\":12345,\"total_us\":20000,\"user_agent\":"
         "\"boto3/1.34\",\"referer\":\"http://page/?q=1\",\"range\":\"bytes=0-99\",\"error\":null}\n");
@@ -214,12 +216,13 @@ static void an_empty_request_is_still_json(void **state)
     fake.info.error = S("connection reset by the origin");
     fake.info.tls = true;
     json_t *root = line_json();
-    assert_int_equal(json_object_size(root), 25);
+    assert_int_equal(json_object_size(root), 27);
     assert_string_equal(text_of(root, "time"), "1970-01-01T00:00:00.000000000Z");
     assert_string_equal(text_of(root, "target"), "");
     assert_string_equal(text_of(root, "error"), "connection reset by the origin");
     assert_true(json_is_true(json_object_get(root, "tls")));
     assert_true(json_is_null(json_object_get(root, "first_byte_us")));
+    assert_true(json_is_null(json_object_get(root, "tls_protocol")) && json_is_null(json_object_get(root, "tls_client")));
     assert_int_equal(json_integer_value(json_object_get(root, "total_us")), 0);
     assert_int_equal(json_integer_value(json_object_get(root, "status")), 0);
     json_decref(root);
@@ -349,7 +352,7 @@ static void random_bytes_give_valid_json_and_printable_combined(void **state)
                             &fake.info.user_agent, &fake.info.referer, &fake.info.range, &fake.info.peer,
                             &fake.info.protocol, &fake.info.operation, &fake.info.bucket, &fake.info.key,
                             &fake.info.origin, &fake.info.cache, &fake.info.cache_result, &fake.info.route,
-                            &fake.info.request_id, &fake.info.error};
+                            &fake.info.request_id, &fake.info.error, &fake.info.tls_client};
         for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
             size_t n = (size_t)(random_next(&seed) % (UINT64_C(1) << (random_next(&seed) % 16)));
             *texts[i] = (s3p_str){pool + random_next(&seed) % (sizeof pool - n), n};
@@ -360,7 +363,7 @@ static void random_bytes_give_valid_json_and_printable_combined(void **state)
             assert_int_equal(fake.line[fake.line_n - 1], '\n');
         } else {
             json_t *root = line_json();
-            assert_int_equal(json_object_size(root), 25);
+            assert_int_equal(json_object_size(root), 27);
             json_decref(root);
         }
         assert_int_equal(fake.lines, 1);
