@@ -51,7 +51,7 @@ struct h2_stream {
     /* the request's head while it comes in */
     struct str authority, scheme, path;
     unsigned hdr_cap, cookies;
-    size_t head_bytes, cookie_bytes;
+    size_t head_bytes, cookie_bytes, trailer_bytes;
     enum err refuse; /* answered by us */
     bool malformed, said_priority;
     /* life */
@@ -93,10 +93,10 @@ struct h2_conn {
     enum h2_timer_kind timer_kind;
     enum h2_drain drain;
     bool readable, writable, closed_seen, peer_eof, tls;
-    bool running, kicked, lingering, terminating, settings_seen, faulted;
+    bool running, kicked, lingering, terminating, settings_seen;
     bool all_out;          /* at the end of this round there was nothing left to write */
+    unsigned resets_counted; /* RST_STREAMs of the session's own that were counted before they left it */
     bool goaway_error;     /* a GOAWAY with an error has left the session, ours or its own */
-    struct h2_fault fault; /* when faulted */
     enum err fail;         /* set: the connection is to be ended hard */
     void *early;           /* bytes that were read before we got the connection */
     size_t early_n;
@@ -178,7 +178,7 @@ void h2_conn_drain(struct h2_conn *c);
 bool h2_conn_ping(struct h2_conn *c, const uint8_t *opaque);
 /* It came back: one round trip has passed. */
 void h2_conn_ping_acked(struct h2_conn *c, const uint8_t *opaque);
-/* The client went too far: GOAWAY once the session's present call has returned. The first fault stays. */
+/* The client went too far: GOAWAY, and nothing more of what it sent is looked at. The first fault stays. */
 void h2_conn_fault(struct h2_conn *c, const struct h2_fault *fault);
 /* One more of what the guard counts, seen by the session. */
 void h2_conn_count(struct h2_conn *c, enum h2_flood kind);

@@ -129,7 +129,7 @@ static void body_hint(struct h2_stream *s)
     if (!r->waiting) return;
     r->waiting = false;
     timer_stop(&s->body_timer);
-    list_push_back(&s->conn->hints, &r->hint);
+    if (!list_linked(&r->hint)) list_push_back(&s->conn->hints, &r->hint);
     h2_conn_kick(s->conn);
 }
 

@@ -13,6 +13,8 @@
  * A client that ends its side has left: it could not even open a window any more. */
 #include "http/h2_server.h"
 
+#include "config.h"
+
 #include <poll.h>
 #include <stdlib.h>
 
@@ -164,26 +166,20 @@ static void conn_terminate(struct h2_conn *c, uint32_t error)
     h2_conn_kick(c);
 }
 
-void h2_conn_fault(struct h2_conn *c, const struct h2_fault *fault)
-{
-    if (!c->faulted) c->fault = *fault;
-    c->faulted = true;
-    h2_conn_kick(c);
-}
-
 void h2_conn_count(struct h2_conn *c, enum h2_flood kind)
 {
     struct h2_fault fault;
     if (!h2_guard_take(&c->guard, kind, loop_now_ms(c->server->loop), &fault)) h2_conn_fault(c, &fault);
 }
 
-static void fault_answer(struct h2_conn *c)
+/* Called from inside the session's calls, too: what lies behind the fault in the same read must not become streams, nor
+ * frames of ours that wait in the session. */
+void h2_conn_fault(struct h2_conn *c, const struct h2_fault *fault)
 {
-    if (!c->faulted || c->terminating) return;
-    struct h2_server_stats *stats = &c->server->stats;
-    if (c->fault.flood < H2_FLOODS) stat_add(&stats->floods[c->fault.flood], 1);
-    log_info("HTTP/2 connection ended: %s", c->fault.text);
-    conn_terminate(c, c->fault.error);
+    if (c->terminating) return;
+    if (fault->flood < H2_FLOODS) stat_add(&c->server->stats.floods[fault->flood], 1);
+    log_info("HTTP/2 connection ended: %s", fault->text);
+    conn_terminate(c, fault->error);
 }
 
 /* ---- draining */
@@ -243,7 +239,6 @@ static void session_recv(struct h2_conn *c, const uint8_t *p, size_t n)
     } else if (good < n) {
         h2_conn_fault(c, &fault);
     }
-    fault_answer(c);
 }
 
 /* Our frames wait because the client does not read: what it sends would only make more of them. */
@@ -309,7 +304,6 @@ static bool conn_gather(struct h2_conn *c)
             return false;
         }
     }
-    fault_answer(c);
     return c->out->pending > 0;
 }
 
@@ -388,7 +382,7 @@ static void timer_kind_set(struct h2_conn *c, enum h2_timer_kind kind, uint64_t 
 
 static void timers_update(struct h2_conn *c)
 {
-    if (!c->settings_seen || c->guard.in_block) {
+    if (!c->settings_seen || c->guard.in_block || c->in_head) {
         if (c->timer_kind != H2_TIMER_HEAD || c->blocks_seen != c->guard.blocks)
             timer_kind_set(c, H2_TIMER_HEAD, c->conf->head_timeout_ms);
         c->blocks_seen = c->guard.blocks;
@@ -467,7 +461,8 @@ static void conn_on_ready(struct stream *st, unsigned ready, void *arg)
     if (ready & READY_WRITE) c->writable = true;
     if (ready & READY_CLOSED) c->closed_seen = true;
     if (ready & (READY_READ | READY_CLOSED)) c->readable = true;
-    if (ready & READY_CLOSED && !c->lingering && is_clogged(c) && peer_is_gone(c)) c->fail = ERR_RESET;
+    bool deaf = is_clogged(c) || c->terminating; /* would not find out by reading */
+    if (ready & READY_CLOSED && !c->lingering && deaf && peer_is_gone(c)) c->fail = ERR_RESET;
     conn_run(c);
 }
 
@@ -540,10 +535,23 @@ static void server_on_drained(struct task *t)
     if (fn) fn(s->drained_arg);
 }
 
+/* What the library would do on its own account without a counter, and beyond what the configuration says, is the guard's. */
+static void library_leave_to_guard(nghttp2_option *option)
+{
+    nghttp2_option_set_max_settings(option, UINT32_MAX);
+#ifdef HAVE_NGHTTP2_OPTION_SET_MAX_CONTINUATIONS
+    nghttp2_option_set_max_continuations(option, UINT32_MAX);
+#endif
+#ifdef HAVE_NGHTTP2_OPTION_SET_STREAM_RESET_RATE_LIMIT
+    nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX, UINT64_MAX);
+#endif
+}
+
 static bool library_init(struct h2_server *s)
 {
     s->callbacks = h2_callbacks_create();
     if (!s->callbacks || nghttp2_option_new(&s->option) != 0) return false;
+    library_leave_to_guard(s->option);
     nghttp2_option_set_no_auto_window_update(s->option, 1);
     nghttp2_option_set_no_closed_streams(s->option, 1);
     nghttp2_option_set_builtin_recv_extension_type(s->option, NGHTTP2_PRIORITY_UPDATE);
