@@ -35,6 +35,8 @@ struct h2_request_body {
     uint64_t received;
     bool present, ended; /* ended: END_STREAM came */
     bool dropped;        /* the handler wants no more */
+    bool declined;       /* the whole answer has left: the client may still end its body by itself */
+    size_t grace;        /* declined: so many more bytes of it are taken and dropped */
     bool want_continue;
     bool waiting;        /* a pull got ERR_AGAIN: notify when something comes */
     struct list hint;    /* conn->hints: notify in the next round */
@@ -209,6 +211,8 @@ enum err h2_request_body_begin(struct h2_stream *s);
 /* DATA came. False when out of memory. */
 bool h2_request_body_data(struct h2_stream *s, const uint8_t *p, size_t n);
 void h2_request_body_ended(struct h2_stream *s);
+/* Our END_STREAM is on its way and theirs has not come: waits a little for it, or resets. */
+void h2_request_body_decline(struct h2_stream *s);
 void h2_request_body_continue(struct h2_stream *s);
 /* No more calls from the handler: what it did not take is dropped. */
 void h2_request_body_end(struct h2_stream *s);

@@ -461,8 +461,7 @@ static void end_stream_sent(struct h2_stream *s)
 {
     s->complete = true;
     if (s->begun) h2_guard_answered(&s->conn->guard);
-    /* Whoever got the whole answer need not send the rest (RFC 9113 section 8.1). */
-    if (!s->in_done) h2_stream_reset(s, NGHTTP2_NO_ERROR, ERR_OK);
+    if (!s->in_done) h2_request_body_decline(s);
 }
 
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)

@@ -357,6 +357,57 @@ static void half_open_heads_end_the_connection(void **state)
     assert_int_equal(heard_goaway(), NGHTTP2_ENHANCE_YOUR_CALM);
     assert_int_equal(stat_get(&h2_server_stats(server)->timeouts), 2);
     close(fd);
+    pump();
+}
+
+/* The last byte of a HEADERS frame never comes: in time this is as bad as a CONTINUATION that does not. */
+static void head_without_its_last_byte_ends_the_connection(void **state)
+{
+    (void)state;
+    conf.head_timeout_ms = 80;
+    int fd = raw_open();
+    uint8_t frame[64];
+    size_t n = frame_put(frame, sizeof(get_block), NGHTTP2_HEADERS, 5, 1, get_block);
+    for (size_t i = 0; i < n - 1; i++) { /* dripping does not help */
+        say_n(fd, frame + i, 1);
+        pump_ms(10);
+    }
+    hear(fd);
+    assert_int_equal(heard_goaway(), NGHTTP2_ENHANCE_YOUR_CALM);
+    assert_int_equal(begins, 0);
+    assert_int_equal(stat_get(&h2_server_stats(server)->timeouts), 1);
+    close(fd);
+    pump();
+    assert_true(list_empty(&server->conns));
+}
+
+static void answers_of_our_own_name_an_id(void **state)
+{
+    (void)state;
+    client_open(&cl);
+    int32_t id = client_request(&cl, "GET", "/", "expect", "the-spanish-inquisition", NULL);
+    client_turn(&cl);
+    assert_field(seen_of(&cl, id), "x-amz-request-id: ID417\n");
+    client_close(&cl);
+}
+
+/* limits.request_memory is theirs, too. */
+static void memory_of_a_request_is_bounded(void **state)
+{
+    (void)state;
+    conf.request_memory_bytes = 16384;
+    conf.limits.head_bytes = 100000;
+    char big[9000];
+    memset(big, 'x', sizeof(big) - 1);
+    big[sizeof(big) - 1] = 0;
+    client_open(&cl);
+    int32_t id = client_request(&cl, "GET", "/5", "x", big, "y", big, NULL);
+    client_turn(&cl);
+    assert_int_equal(seen_of(&cl, id)->status, 503);
+    id = client_get(&cl, "/5");
+    client_turn(&cl);
+    assert_whole(&cl, id, 5);
+    client_close(&cl);
 }
 
 static void reader_that_stops_is_reset(void **state)
@@ -637,6 +688,9 @@ int main(int argc, char **argv)
         T(errors_end_in_goaway_and_a_clean_close),
         T(idle_connection_is_told_and_closed),
         T(half_open_heads_end_the_connection),
+        T(head_without_its_last_byte_ends_the_connection),
+        T(answers_of_our_own_name_an_id),
+        T(memory_of_a_request_is_bounded),
         T(reader_that_stops_is_reset),
         T(zero_window_streams_are_reset),
         T(one_byte_windows_are_no_progress),
