@@ -94,6 +94,7 @@ struct h2_conn {
     struct timer timer, send_timer, stall_timer, drain_timer;
     enum h2_timer_kind timer_kind;
     enum h2_drain drain;
+    int32_t drain_last; /* when final: the last stream that our GOAWAY lets the client count on */
     bool readable, writable, closed_seen, peer_eof, tls;
     bool running, kicked, lingering, terminating, settings_seen;
     bool all_out;          /* at the end of this round there was nothing left to write */

@@ -162,6 +162,7 @@ void h2_request_body_decline(struct h2_stream *s)
     uint64_t most_ms = s->conn->conf->body_timeout_ms, length = (uint64_t)s->x.req.content_length;
     bool known = s->x.req.content_length >= 0 && length >= r->received;
     bool much = (known ? length - r->received : r->received) > GRACE_BYTES; /* not known: as much again */
+    if (s->x.req.expect_continue && !r->received) much = true; /* the client holds it back */
     r->declined = true;
     r->grace = GRACE_BYTES;
     body_hint(s);

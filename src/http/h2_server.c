@@ -27,6 +27,7 @@ enum {
     ROUND_READS = 8,
     ROUNDS = 16,
     TLS_BATCH_BYTES = 256 * 1024,
+    HEAD_BYTES_MAX = 1 << 20, /* of an answer, compressed or not; more than an origin may send */
     FREE_OUTS = 32,
     DRAIN_ROUND_MS = 1000,
     STALL_CHECKS = 4 /* per send timeout */
@@ -189,8 +190,8 @@ static void drain_final(struct h2_conn *c)
     if (c->drain != H2_DRAIN_NOTICE || c->lingering) return;
     c->drain = H2_DRAIN_FINAL;
     timer_stop(&c->drain_timer);
-    int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
-    if (nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0) != 0)
+    c->drain_last = nghttp2_session_get_last_proc_stream_id(c->session);
+    if (nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, c->drain_last, NGHTTP2_NO_ERROR, NULL, 0) != 0)
         h2_conn_fail(c, ERR_NOMEM);
     h2_conn_kick(c);
 }
@@ -552,6 +553,7 @@ static bool library_init(struct h2_server *s)
     s->callbacks = h2_callbacks_create();
     if (!s->callbacks || nghttp2_option_new(&s->option) != 0) return false;
     library_leave_to_guard(s->option);
+    nghttp2_option_set_max_send_header_block_length(s->option, HEAD_BYTES_MAX);
     nghttp2_option_set_no_auto_window_update(s->option, 1);
     nghttp2_option_set_no_closed_streams(s->option, 1);
     nghttp2_option_set_builtin_recv_extension_type(s->option, NGHTTP2_PRIORITY_UPDATE);

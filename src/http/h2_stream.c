@@ -169,11 +169,21 @@ static bool pseudo_add(struct h2_stream *s, struct str name, struct str value)
     return true;
 }
 
+/* The final GOAWAY may still wait for the socket, but it names the last stream: the client will ask elsewhere for what comes
+ * behind it, so it must not happen here. */
+static int stream_is_too_late(struct h2_conn *c, int32_t id)
+{
+    c->resets_counted++; /* no fault of the client's */
+    return nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) == 0
+               ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct h2_conn *c = user;
     c->in_head = NULL;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+    if (c->drain == H2_DRAIN_FINAL && frame->hd.stream_id > c->drain_last) return stream_is_too_late(c, frame->hd.stream_id);
     struct h2_stream *s = stream_new(c, frame->hd.stream_id);
     if (!s) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     s->x.begin_ns = c->read_ns;
@@ -492,6 +502,17 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     }
 }
 
+/* A head too large for the library to send: nothing else would end the stream. */
+static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int error, void *user)
+{
+    struct h2_stream *s = h2_stream_find(user, frame->hd.stream_id);
+    (void)session;
+    if (!s || frame->hd.type != NGHTTP2_HEADERS || error != NGHTTP2_ERR_FRAME_SIZE_ERROR) return 0;
+    log_error("the head of a response is too large for HTTP/2: stream reset");
+    h2_stream_reset(s, NGHTTP2_INTERNAL_ERROR, ERR_INTERNAL);
+    return 0;
+}
+
 nghttp2_session_callbacks *h2_callbacks_create(void)
 {
     nghttp2_session_callbacks *cb;
@@ -504,6 +525,7 @@ nghttp2_session_callbacks *h2_callbacks_create(void)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data_chunk);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(cb, on_frame_not_sent);
     nghttp2_session_callbacks_set_send_data_callback(cb, h2_send_data);
     nghttp2_session_callbacks_set_data_source_read_length_callback(cb, h2_read_length);
     return cb;

@@ -410,6 +410,45 @@ static void memory_of_a_request_is_bounded(void **state)
     client_close(&cl);
 }
 
+/* Origins' heads may be large; what is larger than can be sent must not leave the client waiting. */
+static char *large_value;
+static unsigned large_values;
+static void answer_large_head(struct exchange *x)
+{
+    struct hdr h[40];
+    for (unsigned i = 0; i < large_values; i++) h[i] = (struct hdr){STR_LIT("x-large"), str_make(large_value, 30000), HDR_OTHER};
+    struct head resp = {.status = 200, .hdrs = h, .nhdrs = large_values, .content_length = 0};
+    exchange_respond(x, &resp, NULL);
+}
+static void large_heads_are_sent_or_the_stream_is_reset(void **state)
+{
+    (void)state;
+    large_value = malloc(30000);
+    memset(large_value, '~', 30000); /* as long in Huffman's code as it can be */
+    on_begin = answer_large_head;
+    for (large_values = 3; large_values < 40; large_values += 36) {
+        int fd = raw_open();
+        heard_n = 0;
+        raw_get(fd, 1);
+        hear(fd);
+        size_t rst = heard_frame(NGHTTP2_RST_STREAM, 1, 0, NULL);
+        if (large_values == 3) {
+            assert_true(heard_frame(NGHTTP2_HEADERS, 1, 0, NULL) > 0);
+            assert_true(heard_frame(NGHTTP2_CONTINUATION, 1, 4, NULL) > 0);
+            assert_int_equal(rst, 0);
+            assert_int_equal(why[0], ERR_OK);
+        } else {
+            assert_true(rst > 0);
+            assert_int_equal(heard_u32(rst), NGHTTP2_INTERNAL_ERROR);
+            assert_int_equal(why[1], ERR_INTERNAL);
+        }
+        close(fd);
+        pump();
+    }
+    assert_int_equal(ends, 2);
+    free(large_value);
+}
+
 static void reader_that_stops_is_reset(void **state)
 {
     (void)state;
@@ -536,6 +575,39 @@ static void drain_says_goaway_twice_and_ends_streams_whole(void **state)
     assert_true(cl.eof);
     client_close(&cl);
     assert_int_equal(drains, 1);
+}
+
+/* The client would ask for them again elsewhere. Whether or not the GOAWAY has reached the socket. */
+static void streams_behind_the_final_goaway_do_not_happen(void **state)
+{
+    (void)state;
+    static bool drained;
+    uint8_t frames[200];
+    on_begin = answer_later;
+    int fd = raw_open();
+    raw_get(fd, 1);
+    hear(fd);
+    h2_server_drain(server, on_drained, &drained);
+    hear(fd);
+    assert_int_equal(heard_goaway(), NGHTTP2_NO_ERROR);
+    size_t n = frame_put(frames, sizeof(get_block), NGHTTP2_HEADERS, 5, 3, get_block); /* sent before it heard: counts */
+    n += frame_put(frames + n, 8, NGHTTP2_PING, 1, 0, "draining");
+    n += frame_put(frames + n, sizeof(get_block), NGHTTP2_HEADERS, 5, 5, get_block);
+    n += frame_put(frames + n, sizeof(post_block), NGHTTP2_HEADERS, 4, 7, post_block);
+    n += frame_put(frames + n, 5, NGHTTP2_DATA, 1, 7, "12345");
+    say_n(fd, frames, n);
+    hear(fd);
+    assert_int_equal(begins, 2);
+    size_t last = heard_frame(NGHTTP2_GOAWAY, 0, 1, NULL);
+    assert_true(last > 0);
+    assert_int_equal(heard_u32(last), 3);
+    assert_int_equal(stat_get(&h2_server_stats(server)->floods[H2_FLOOD_RESET]), 0);
+    answer_size(current);
+    hear(fd);
+    assert_true(heard_frame(NGHTTP2_DATA, 3, 0, NULL) > 0);
+    close(fd);
+    pump();
+    assert_int_equal(ends, 2);
 }
 
 static void drain_does_not_wait_for_a_ping_for_ever(void **state)
@@ -690,6 +762,8 @@ int main(int argc, char **argv)
         T(half_open_heads_end_the_connection),
         T(head_without_its_last_byte_ends_the_connection),
         T(answers_of_our_own_name_an_id),
+        T(large_heads_are_sent_or_the_stream_is_reset),
+        T(streams_behind_the_final_goaway_do_not_happen),
         T(memory_of_a_request_is_bounded),
         T(reader_that_stops_is_reset),
         T(zero_window_streams_are_reset),
