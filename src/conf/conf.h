@@ -89,7 +89,7 @@ struct listen_conf {
 struct http2_conf {
     bool enabled; /* cleartext with prior knowledge, and by ALPN */
     uint64_t max_streams, max_frame_bytes, header_table_bytes, stream_window_bytes, connection_window_bytes;
-    uint64_t max_queued_frames, send_min_bytes, continuations, header_block_bytes;
+    uint64_t max_queued_frames, send_min_bytes, continuations, header_block_bytes, settings_entries;
     struct {
         uint64_t burst, per_second;
     } floods[H2_FLOODS];
@@ -111,6 +111,7 @@ struct conf {
     enum log_format access_log_format;
     /* limits: */
     uint64_t max_connections;    /* 10000; per process */
+    uint64_t max_handshakes;     /* 4096; per process */
     uint64_t head_bytes;         /* 32KiB */
     uint64_t target_bytes;       /* 8KiB */
     uint64_t max_headers;        /* 100 */

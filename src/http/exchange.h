@@ -63,4 +63,9 @@ static inline void exchange_respond(struct exchange *x, const struct head *resp,
 }
 static inline void exchange_reset(struct exchange *x) { x->ops->reset(x); }
 
+/* An error that a server answers itself, as the request reached no handler: appends the body, and sets the id the body
+ * names, NUL-terminated, which goes into the head as x-amz-request-id; an id left empty does not. */
+enum { ERROR_ID_BYTES = 24 };
+typedef void exchange_error_fn(enum err e, struct strbuf *body, char id[ERROR_ID_BYTES]);
+
 #endif

@@ -171,12 +171,15 @@ const struct exchange_ops h1_exchange_ops = {exchange_respond_h1, exchange_infor
 bool h1_respond_error(struct h1_conn *c, enum err e, bool with_body)
 {
     struct strbuf text;
-    struct hdr type = {STR_LIT("Content-Type"), str_c(c->conf->error_content_type), HDR_CONTENT_TYPE};
-    struct head resp = {.status = err_status(e), .hdrs = &type, .nhdrs = 0, .content_length = 0};
+    char id[ERROR_ID_BYTES] = "";
+    struct hdr fields[2];
+    struct head resp = {.status = err_status(e), .hdrs = fields, .nhdrs = 0, .content_length = 0};
+    struct str type = str_c(c->conf->error_content_type);
     strbuf_init(&text, 0);
-    if (c->conf->error_body) c->conf->error_body(e, &text);
+    if (c->conf->error_body) c->conf->error_body(e, &text, id);
     if (text.failed) text.n = 0;
-    if (text.n && type.value.n) resp.nhdrs = 1;
+    if (text.n && type.n) fields[resp.nhdrs++] = (struct hdr){STR_LIT("Content-Type"), type, HDR_CONTENT_TYPE};
+    if (id[0]) fields[resp.nhdrs++] = (struct hdr){STR_LIT("x-amz-request-id"), str_c(id), HDR_AMZ_REQUEST_ID};
     struct framing f = {.send_length = true, .close = true, .length = text.n};
     struct h1_out *out = &c->work->out;
     bool ok = write_head(c, &resp, &f) && (!with_body || h1_out_add(out, text.p, text.n));

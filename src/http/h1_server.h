@@ -24,7 +24,7 @@ struct h1_server_conf {
     size_t sendfile_min;      /* chunks smaller than this are copied */
     uint64_t sendfile_max_unproven; /* bytes per connection held until the client proves that it read them */
     /* Body of the errors that end a request before the handler saw it, and its Content-Type. NULL: no body. */
-    void (*error_body)(enum err e, struct strbuf *out);
+    exchange_error_fn *error_body;
     const char *error_content_type;
     /* Keep this conf alive; called when a connection starts and when it is gone. NULL: it lives anyway. */
     void (*hold)(void *owner);

@@ -35,6 +35,8 @@ struct h2_request_body {
     uint64_t received;
     bool present, ended; /* ended: END_STREAM came */
     bool dropped;        /* the handler wants no more */
+    bool declined;       /* the whole answer has left: the client may still end its body by itself */
+    size_t grace;        /* declined: so many more bytes of it are taken and dropped */
     bool want_continue;
     bool waiting;        /* a pull got ERR_AGAIN: notify when something comes */
     struct list hint;    /* conn->hints: notify in the next round */
@@ -51,7 +53,7 @@ struct h2_stream {
     /* the request's head while it comes in */
     struct str authority, scheme, path;
     unsigned hdr_cap, cookies;
-    size_t head_bytes, cookie_bytes;
+    size_t head_bytes, cookie_bytes, trailer_bytes;
     enum err refuse; /* answered by us */
     bool malformed, said_priority;
     /* life */
@@ -92,11 +94,12 @@ struct h2_conn {
     struct timer timer, send_timer, stall_timer, drain_timer;
     enum h2_timer_kind timer_kind;
     enum h2_drain drain;
+    int32_t drain_last; /* when final: the last stream that our GOAWAY lets the client count on */
     bool readable, writable, closed_seen, peer_eof, tls;
-    bool running, kicked, lingering, terminating, settings_seen, faulted;
+    bool running, kicked, lingering, terminating, settings_seen;
     bool all_out;          /* at the end of this round there was nothing left to write */
+    unsigned resets_counted; /* RST_STREAMs of the session's own that were counted before they left it */
     bool goaway_error;     /* a GOAWAY with an error has left the session, ours or its own */
-    struct h2_fault fault; /* when faulted */
     enum err fail;         /* set: the connection is to be ended hard */
     void *early;           /* bytes that were read before we got the connection */
     size_t early_n;
@@ -178,7 +181,7 @@ void h2_conn_drain(struct h2_conn *c);
 bool h2_conn_ping(struct h2_conn *c, const uint8_t *opaque);
 /* It came back: one round trip has passed. */
 void h2_conn_ping_acked(struct h2_conn *c, const uint8_t *opaque);
-/* The client went too far: GOAWAY once the session's present call has returned. The first fault stays. */
+/* The client went too far: GOAWAY, and nothing more of what it sent is looked at. The first fault stays. */
 void h2_conn_fault(struct h2_conn *c, const struct h2_fault *fault);
 /* One more of what the guard counts, seen by the session. */
 void h2_conn_count(struct h2_conn *c, enum h2_flood kind);
@@ -209,6 +212,8 @@ enum err h2_request_body_begin(struct h2_stream *s);
 /* DATA came. False when out of memory. */
 bool h2_request_body_data(struct h2_stream *s, const uint8_t *p, size_t n);
 void h2_request_body_ended(struct h2_stream *s);
+/* Our END_STREAM is on its way and theirs has not come: waits a little for it, or resets. */
+void h2_request_body_decline(struct h2_stream *s);
 void h2_request_body_continue(struct h2_stream *s);
 /* No more calls from the handler: what it did not take is dropped. */
 void h2_request_body_end(struct h2_stream *s);

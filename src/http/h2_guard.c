@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 
-enum { PREFACE_BYTES = 24, HEADER_BYTES = 9 };
+enum { PREFACE_BYTES = 24, HEADER_BYTES = 9, SETTING_BYTES = 6 };
 enum { FRAME_DATA, FRAME_HEADERS, FRAME_PRIORITY, FRAME_RST_STREAM, FRAME_SETTINGS, FRAME_PUSH_PROMISE, FRAME_PING,
        FRAME_GOAWAY, FRAME_WINDOW_UPDATE, FRAME_CONTINUATION };
 enum { FLAG_END_STREAM = 0x1, FLAG_ACK = 0x1, FLAG_END_HEADERS = 0x4, FLAG_PADDED = 0x8, FLAG_PRIORITY = 0x20 };
@@ -21,6 +21,7 @@ void h2_guard_conf_defaults(struct h2_guard_conf *c)
     };
     memcpy(c->rates, rates, sizeof(rates));
     c->continuations = 8;
+    c->settings_entries = 32;
     c->header_block_bytes = 64 * 1024;
 }
 
@@ -190,6 +191,17 @@ static bool continuation_begin(struct h2_guard *g, uint32_t length, uint64_t now
     return block_bytes_ok(g, length, now_ms, fault);
 }
 
+/* Every entry that changes the initial window is work for every stream. */
+static bool settings_begin(struct h2_guard *g, uint32_t length, uint64_t now_ms, struct h2_fault *fault)
+{
+    if (g->flags & FLAG_ACK) return true; /* more of them than SETTINGS of ours are an error to the session */
+    if (length > (uint64_t)g->conf->settings_entries * SETTING_BYTES) {
+        *fault = (struct h2_fault){ERROR_CALM, H2_FLOOD_SETTINGS, "too many entries in a SETTINGS frame"};
+        return false;
+    }
+    return h2_guard_take(g, H2_FLOOD_SETTINGS, now_ms, fault);
+}
+
 static bool data_begin(struct h2_guard *g, uint32_t length, uint64_t now_ms, struct h2_fault *fault)
 {
     if (!stream_usable(g, g->stream, fault)) return false;
@@ -220,8 +232,7 @@ static bool frame_begin(struct h2_guard *g, uint64_t now_ms, struct h2_fault *fa
     case FRAME_RST_STREAM:
         stream_ended(g, g->stream);
         return h2_guard_take(g, H2_FLOOD_RESET, now_ms, fault);
-    case FRAME_SETTINGS:
-        return g->flags & FLAG_ACK ? true : h2_guard_take(g, H2_FLOOD_SETTINGS, now_ms, fault);
+    case FRAME_SETTINGS: return settings_begin(g, length, now_ms, fault);
     case FRAME_PING:
         if (!(g->flags & FLAG_ACK) || g->acks_due == 0) return h2_guard_take(g, H2_FLOOD_PING, now_ms, fault);
         g->acks_due--;

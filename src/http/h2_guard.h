@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* X(name, what, burst, per second). RESET: RST_STREAM, and resets of ours that the client provoked. CONTINUATION: also
- * bounded by `continuations` per header block. */
+ * bounded by `continuations` per header block. SETTINGS: also by `settings_entries` per frame. */
 #define H2_FLOOD_TABLE(X)                                                                                   \
     X(RESET, "reset streams", 500, 25)          /* earned: 1 per answer */                                  \
     X(CONTINUATION, "CONTINUATION", 64, 16)                                                                 \
@@ -39,6 +39,7 @@ struct h2_rate {
 struct h2_guard_conf {
     struct h2_rate rates[H2_FLOODS];
     unsigned continuations;    /* per header block */
+    unsigned settings_entries; /* per SETTINGS frame */
     size_t header_block_bytes; /* compressed, all frames of a block together */
 };
 void h2_guard_conf_defaults(struct h2_guard_conf *c);

@@ -11,7 +11,13 @@
 
 #include "http/h2_conn.h"
 
-enum { BUF_MIN_BYTES = 4 * 1024, BUF_MAX_BYTES = 64 * 1024, FREE_BUFS = 64 };
+enum {
+    BUF_MIN_BYTES = 4 * 1024,
+    BUF_MAX_BYTES = 64 * 1024,
+    FREE_BUFS = 64,
+    GRACE_BYTES = 64 * 1024, /* what is taken of a body after the answer, and for how long */
+    GRACE_MS = 1000
+};
 
 /* ---- buffers */
 
@@ -129,7 +135,7 @@ static void body_hint(struct h2_stream *s)
     if (!r->waiting) return;
     r->waiting = false;
     timer_stop(&s->body_timer);
-    list_push_back(&s->conn->hints, &r->hint);
+    if (!list_linked(&r->hint)) list_push_back(&s->conn->hints, &r->hint);
     h2_conn_kick(s->conn);
 }
 
@@ -143,11 +149,39 @@ static void body_discard(struct h2_stream *s)
     }
 }
 
+static void body_refuse(struct h2_stream *s)
+{
+    h2_stream_reset(s, NGHTTP2_NO_ERROR, ERR_OK);
+}
+
+/* Whoever got the whole answer need not send the rest, and RST_STREAM says so (RFC 9113 section 8.1). But there are clients
+ * that take a reset for a failure whatever they have got before, and most often the little that is left is on its way. */
+void h2_request_body_decline(struct h2_stream *s)
+{
+    struct h2_request_body *r = &s->in;
+    uint64_t most_ms = s->conn->conf->body_timeout_ms, length = (uint64_t)s->x.req.content_length;
+    bool known = s->x.req.content_length >= 0 && length >= r->received;
+    bool much = (known ? length - r->received : r->received) > GRACE_BYTES; /* not known: as much again */
+    if (s->x.req.expect_continue && !r->received) much = true; /* the client holds it back */
+    r->declined = true;
+    r->grace = GRACE_BYTES;
+    body_hint(s);
+    body_discard(s);
+    if (much) body_refuse(s);
+    else timer_set(&s->body_timer, most_ms < GRACE_MS ? most_ms : GRACE_MS);
+}
+
 bool h2_request_body_data(struct h2_stream *s, const uint8_t *p, size_t n)
 {
     struct h2_request_body *r = &s->in;
     uint64_t bound = s->conn->conf->max_body_bytes;
     r->received += n;
+    if (r->declined) {
+        window_give(s, n);
+        if (n > r->grace) body_refuse(s);
+        r->grace -= n < r->grace ? n : r->grace;
+        return true;
+    }
     if (bound && r->received > bound && !r->error && r->present) {
         r->error = ERR_BODY_TOO_LARGE;
         body_discard(s);
@@ -182,6 +216,10 @@ void h2_request_body_ended(struct h2_stream *s)
 void h2_request_body_timer(struct timer *t)
 {
     struct h2_stream *s = container_of(t, struct h2_stream, body_timer);
+    if (s->in.declined) {
+        body_refuse(s);
+        return;
+    }
     stat_add(&s->conn->server->stats.timeouts, 1);
     s->in.error = ERR_REQUEST_TIMEOUT;
     body_hint(s);
@@ -195,7 +233,7 @@ static enum err body_pull_h2(struct body *b, struct chunk *out, unsigned max, si
     struct h2_request_body *r = &s->in;
     if (r->waiting) {
         r->waiting = false;
-        timer_stop(&s->body_timer);
+        if (!r->declined) timer_stop(&s->body_timer);
     }
     if (r->error != ERR_OK) return r->error;
     h2_request_body_continue(s);
@@ -214,7 +252,7 @@ static enum err body_pull_h2(struct body *b, struct chunk *out, unsigned max, si
     if (*n) return ERR_OK;
     if (max == 0 || max_bytes == 0) return ERR_AGAIN;
     if (r->ended) return ERR_END;
-    if (s->is_closed) return r->error = ERR_INCOMPLETE_BODY;
+    if (s->is_closed || r->declined) return r->error = ERR_INCOMPLETE_BODY;
     r->waiting = true;
     timer_set(&s->body_timer, s->conn->conf->body_timeout_ms);
     return ERR_AGAIN;
@@ -224,7 +262,7 @@ static void body_close_h2(struct body *b)
 {
     struct h2_stream *s = h2_stream_of(container_of(b, struct exchange, req_body));
     struct h2_request_body *r = &s->in;
-    timer_stop(&s->body_timer);
+    if (!r->declined) timer_stop(&s->body_timer);
     list_remove(&r->hint);
     r->waiting = false;
     r->dropped = true;

@@ -302,13 +302,16 @@ void h2_respond_error(struct h2_stream *s, enum err e)
 {
     const struct h2_server_conf *conf = s->conn->conf;
     struct strbuf text;
-    struct hdr type = {STR_LIT("Content-Type"), str_c(conf->error_content_type), HDR_CONTENT_TYPE};
-    struct head resp = {.status = err_status(e), .hdrs = &type};
+    char id[ERROR_ID_BYTES] = "";
+    struct hdr fields[2];
+    struct head resp = {.status = err_status(e), .hdrs = fields};
+    struct str type = str_c(conf->error_content_type);
     strbuf_init(&text, 0);
-    if (conf->error_body) conf->error_body(e, &text);
+    if (conf->error_body) conf->error_body(e, &text, id);
     struct str kept = pool_str(s->x.pool, text.failed ? str_make(NULL, 0) : strbuf_get(&text));
     strbuf_free(&text);
-    if (kept.n && type.value.n) resp.nhdrs = 1;
+    if (kept.n && type.n) fields[resp.nhdrs++] = (struct hdr){STR_LIT("Content-Type"), type, HDR_CONTENT_TYPE};
+    if (id[0]) fields[resp.nhdrs++] = (struct hdr){STR_LIT("x-amz-request-id"), str_c(id), HDR_AMZ_REQUEST_ID};
     resp.content_length = (int64_t)kept.n;
     s->responded = s->bounded = true;
     bool with_body = kept.n && method_of(s->x.req.method_text) != METHOD_HEAD;

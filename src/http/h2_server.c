@@ -13,6 +13,8 @@
  * A client that ends its side has left: it could not even open a window any more. */
 #include "http/h2_server.h"
 
+#include "config.h"
+
 #include <poll.h>
 #include <stdlib.h>
 
@@ -25,6 +27,7 @@ enum {
     ROUND_READS = 8,
     ROUNDS = 16,
     TLS_BATCH_BYTES = 256 * 1024,
+    HEAD_BYTES_MAX = 1 << 20, /* of an answer, compressed or not; more than an origin may send */
     FREE_OUTS = 32,
     DRAIN_ROUND_MS = 1000,
     STALL_CHECKS = 4 /* per send timeout */
@@ -164,26 +167,20 @@ static void conn_terminate(struct h2_conn *c, uint32_t error)
     h2_conn_kick(c);
 }
 
-void h2_conn_fault(struct h2_conn *c, const struct h2_fault *fault)
-{
-    if (!c->faulted) c->fault = *fault;
-    c->faulted = true;
-    h2_conn_kick(c);
-}
-
 void h2_conn_count(struct h2_conn *c, enum h2_flood kind)
 {
     struct h2_fault fault;
     if (!h2_guard_take(&c->guard, kind, loop_now_ms(c->server->loop), &fault)) h2_conn_fault(c, &fault);
 }
 
-static void fault_answer(struct h2_conn *c)
+/* Called from inside the session's calls, too: what lies behind the fault in the same read must not become streams, nor
+ * frames of ours that wait in the session. */
+void h2_conn_fault(struct h2_conn *c, const struct h2_fault *fault)
 {
-    if (!c->faulted || c->terminating) return;
-    struct h2_server_stats *stats = &c->server->stats;
-    if (c->fault.flood < H2_FLOODS) stat_add(&stats->floods[c->fault.flood], 1);
-    log_info("HTTP/2 connection ended: %s", c->fault.text);
-    conn_terminate(c, c->fault.error);
+    if (c->terminating) return;
+    if (fault->flood < H2_FLOODS) stat_add(&c->server->stats.floods[fault->flood], 1);
+    log_info("HTTP/2 connection ended: %s", fault->text);
+    conn_terminate(c, fault->error);
 }
 
 /* ---- draining */
@@ -193,8 +190,8 @@ static void drain_final(struct h2_conn *c)
     if (c->drain != H2_DRAIN_NOTICE || c->lingering) return;
     c->drain = H2_DRAIN_FINAL;
     timer_stop(&c->drain_timer);
-    int32_t last = nghttp2_session_get_last_proc_stream_id(c->session);
-    if (nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0) != 0)
+    c->drain_last = nghttp2_session_get_last_proc_stream_id(c->session);
+    if (nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, c->drain_last, NGHTTP2_NO_ERROR, NULL, 0) != 0)
         h2_conn_fail(c, ERR_NOMEM);
     h2_conn_kick(c);
 }
@@ -243,7 +240,6 @@ static void session_recv(struct h2_conn *c, const uint8_t *p, size_t n)
     } else if (good < n) {
         h2_conn_fault(c, &fault);
     }
-    fault_answer(c);
 }
 
 /* Our frames wait because the client does not read: what it sends would only make more of them. */
@@ -309,7 +305,6 @@ static bool conn_gather(struct h2_conn *c)
             return false;
         }
     }
-    fault_answer(c);
     return c->out->pending > 0;
 }
 
@@ -388,7 +383,7 @@ static void timer_kind_set(struct h2_conn *c, enum h2_timer_kind kind, uint64_t 
 
 static void timers_update(struct h2_conn *c)
 {
-    if (!c->settings_seen || c->guard.in_block) {
+    if (!c->settings_seen || c->guard.in_block || c->in_head) {
         if (c->timer_kind != H2_TIMER_HEAD || c->blocks_seen != c->guard.blocks)
             timer_kind_set(c, H2_TIMER_HEAD, c->conf->head_timeout_ms);
         c->blocks_seen = c->guard.blocks;
@@ -467,7 +462,8 @@ static void conn_on_ready(struct stream *st, unsigned ready, void *arg)
     if (ready & READY_WRITE) c->writable = true;
     if (ready & READY_CLOSED) c->closed_seen = true;
     if (ready & (READY_READ | READY_CLOSED)) c->readable = true;
-    if (ready & READY_CLOSED && !c->lingering && is_clogged(c) && peer_is_gone(c)) c->fail = ERR_RESET;
+    bool deaf = is_clogged(c) || c->terminating; /* would not find out by reading */
+    if (ready & READY_CLOSED && !c->lingering && deaf && peer_is_gone(c)) c->fail = ERR_RESET;
     conn_run(c);
 }
 
@@ -540,10 +536,24 @@ static void server_on_drained(struct task *t)
     if (fn) fn(s->drained_arg);
 }
 
+/* What the library would do on its own account without a counter, and beyond what the configuration says, is the guard's. */
+static void library_leave_to_guard(nghttp2_option *option)
+{
+    nghttp2_option_set_max_settings(option, UINT32_MAX);
+#ifdef HAVE_NGHTTP2_OPTION_SET_MAX_CONTINUATIONS
+    nghttp2_option_set_max_continuations(option, UINT32_MAX);
+#endif
+#ifdef HAVE_NGHTTP2_OPTION_SET_STREAM_RESET_RATE_LIMIT
+    nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX, UINT64_MAX);
+#endif
+}
+
 static bool library_init(struct h2_server *s)
 {
     s->callbacks = h2_callbacks_create();
     if (!s->callbacks || nghttp2_option_new(&s->option) != 0) return false;
+    library_leave_to_guard(s->option);
+    nghttp2_option_set_max_send_header_block_length(s->option, HEAD_BYTES_MAX);
     nghttp2_option_set_no_auto_window_update(s->option, 1);
     nghttp2_option_set_no_closed_streams(s->option, 1);
     nghttp2_option_set_builtin_recv_extension_type(s->option, NGHTTP2_PRIORITY_UPDATE);

@@ -16,15 +16,16 @@
 struct h2_server_conf {
     struct h1_limits limits;  /* head_bytes: as SETTINGS_MAX_HEADER_LIST_SIZE counts (32 more per field) */
     uint64_t idle_timeout_ms; /* without streams */
-    uint64_t head_timeout_ms; /* for the preface with SETTINGS, and for a header block that comes in several frames */
+    uint64_t head_timeout_ms; /* for the preface with SETTINGS, and for a header block from its first byte to its last */
     uint64_t body_timeout_ms; /* between two pieces of a request body the handler waits for */
     uint64_t send_timeout_ms; /* see send_min_bytes; and between two successful writes */
     uint64_t linger_ms;       /* how long and how much of what a client still sends is dropped after our last bytes */
     uint64_t linger_bytes;
     uint64_t max_body_bytes;  /* request body: beyond it 413; 0 = no bound */
     uint64_t max_requests;    /* per connection; 0 = no bound */
+    size_t request_memory_bytes; /* bump memory of one request; the same for all confs of a server; 0 = 4 MiB */
     /* Body of the errors that end a request before the handler saw it, and its Content-Type. NULL: no body. */
-    void (*error_body)(enum err e, struct strbuf *out);
+    exchange_error_fn *error_body;
     const char *error_content_type;
     /* Keep this conf alive; called when a connection starts and when it is gone. NULL: it lives anyway. */
     void (*hold)(void *owner);
@@ -46,12 +47,13 @@ void h2_server_conf_defaults(struct h2_server_conf *c);
 
 /* One per worker: the server's counters and its connections. */
 struct h2_server_stats {
-    stat_t accepted, open, requests, in_flight, bytes_sent, bytes_received, bad_requests, timeouts;
+    stat_t accepted, open, requests, in_flight, bytes_sent, bytes_received, bad_requests;
+    stat_t timeouts;        /* connections ended, and request bodies given up, for lack of time; but see stalled */
     stat_t resets_received; /* streams that clients broke off */
     stat_t resets_sent;
     stat_t protocol_errors; /* connections ended for that */
     stat_t stalled;         /* streams reset because the client granted no window */
-    stat_t heads_too_large; /* also counted as bad requests */
+    stat_t heads_too_large; /* requests, and trailers; where there was an answer also counted as bad requests */
     stat_t floods[H2_FLOODS]; /* connections ended for that */
 };
 struct h2_server;

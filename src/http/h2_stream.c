@@ -10,7 +10,7 @@
 #include "http/uri.h"
 
 enum {
-    REQUEST_POOL_BYTES = 4 << 20, /* bound of one request's memory */
+    REQUEST_POOL_BYTES = 4 << 20, /* bound of one request's memory where the configuration sets none */
     FREE_STREAMS = 256,
     FIRST_HEADERS = 24,
     FIELD_OVERHEAD = 32, /* RFC 9113 section 6.5.2 */
@@ -24,7 +24,8 @@ static struct h2_stream *stream_new(struct h2_conn *c, int32_t id)
     struct h2_server *sv = c->server;
     struct list *n = list_pop_front(&sv->free_streams);
     struct h2_stream *s = n ? container_of(n, struct h2_stream, link) : NULL;
-    struct pool *pool = s ? s->x.pool : pool_create(REQUEST_POOL_BYTES);
+    size_t memory = c->conf->request_memory_bytes;
+    struct pool *pool = s ? s->x.pool : pool_create(memory ? memory : REQUEST_POOL_BYTES);
     if (s) sv->free_stream_count--;
     else if (pool) s = malloc(sizeof(*s));
     if (!s) {
@@ -168,17 +169,43 @@ static bool pseudo_add(struct h2_stream *s, struct str name, struct str value)
     return true;
 }
 
+/* The final GOAWAY may still wait for the socket, but it names the last stream: the client will ask elsewhere for what comes
+ * behind it, so it must not happen here. */
+static int stream_is_too_late(struct h2_conn *c, int32_t id)
+{
+    c->resets_counted++; /* no fault of the client's */
+    return nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM) == 0
+               ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct h2_conn *c = user;
     c->in_head = NULL;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+    if (c->drain == H2_DRAIN_FINAL && frame->hd.stream_id > c->drain_last) return stream_is_too_late(c, frame->hd.stream_id);
     struct h2_stream *s = stream_new(c, frame->hd.stream_id);
     if (!s) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     s->x.begin_ns = c->read_ns;
     nghttp2_session_set_stream_user_data(session, s->id, s);
     c->in_head = s;
     return 0;
+}
+
+static void head_is_too_large(struct h2_conn *c)
+{
+    stat_add(&c->server->stats.heads_too_large, 1);
+    h2_conn_count(c, H2_FLOOD_HEAD);
+}
+
+/* Trailers are not used, but what they inflate to costs time: beyond the bound of a head the stream is reset, and the
+ * session only keeps its table up to date for the rest. */
+static int trailer_field(struct h2_conn *c, struct h2_stream *s, size_t n)
+{
+    s->trailer_bytes += n + FIELD_OVERHEAD;
+    if (s->trailer_bytes <= c->conf->limits.head_bytes) return 0;
+    head_is_too_large(c);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
 /* Over the bound nothing is kept any more, only counted: an answer will say so. */
@@ -189,13 +216,18 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     struct h2_stream *s = c->in_head;
     const struct h1_limits *limits = &c->conf->limits;
     (void)session, (void)flags;
-    if (!s || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
+        s = h2_stream_find(c, frame->hd.stream_id);
+        return s ? trailer_field(c, s, name_n + value_n) : 0;
+    }
+    if (!s) return 0;
     struct str n = {(const char *)name, name_n}, v = {(const char *)value, value_n};
     bool pseudo = name_n && name[0] == ':';
     s->head_bytes += name_n + value_n + FIELD_OVERHEAD;
     if (s->head_bytes > limits->head_bytes) {
         s->refuse = ERR_HEAD_TOO_LARGE;
         if (s->head_bytes / BOMB_FACTOR <= limits->head_bytes) return 0;
+        stat_add(&c->server->stats.heads_too_large, 1);
         h2_conn_fault(c, &(struct h2_fault){NGHTTP2_ENHANCE_YOUR_CALM, H2_FLOOD_HEAD, "header list bomb"});
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
@@ -365,10 +397,7 @@ static void request_begin(struct h2_stream *s, const nghttp2_frame *frame)
         exchange_begin(s);
     } else {
         stat_add(&c->server->stats.bad_requests, 1);
-        if (e == ERR_HEAD_TOO_LARGE || e == ERR_URI_TOO_LONG) {
-            stat_add(&c->server->stats.heads_too_large, 1);
-            h2_conn_count(c, H2_FLOOD_HEAD);
-        }
+        if (e == ERR_HEAD_TOO_LARGE || e == ERR_URI_TOO_LONG) head_is_too_large(c);
         h2_respond_error(s, e);
     }
     if (c->conf->max_requests && c->requests >= c->conf->max_requests) h2_conn_drain(c);
@@ -409,6 +438,18 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     }
 }
 
+/* The session answers with RST_STREAM (or ends the connection). Counted here and not when that is sent: before the socket
+ * takes it, very many could wait. */
+static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int error, void *user)
+{
+    struct h2_conn *c = user;
+    (void)session, (void)frame, (void)error;
+    if (c->terminating) return 0;
+    c->resets_counted++;
+    h2_conn_count(c, H2_FLOOD_RESET);
+    return 0;
+}
+
 static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t n, void *user)
 {
     struct h2_conn *c = user;
@@ -432,8 +473,7 @@ static void end_stream_sent(struct h2_stream *s)
 {
     s->complete = true;
     if (s->begun) h2_guard_answered(&s->conn->guard);
-    /* Whoever got the whole answer need not send the rest (RFC 9113 section 8.1). */
-    if (!s->in_done) h2_stream_reset(s, NGHTTP2_NO_ERROR, ERR_OK);
+    if (!s->in_done) h2_request_body_decline(s);
 }
 
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -451,7 +491,9 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
         s = h2_stream_find(c, frame->hd.stream_id);
         stat_add(&c->server->stats.resets_sent, 1);
         if (s && !s->complete && !s->fail) s->fail = ERR_RESET;
-        if (!s || !s->resetting) h2_conn_count(c, H2_FLOOD_RESET);
+        if (s && s->resetting) return 0; /* our own; where the client provoked it, it was counted then */
+        if (c->resets_counted) c->resets_counted--;
+        else h2_conn_count(c, H2_FLOOD_RESET);
         return 0;
     case NGHTTP2_GOAWAY:
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) c->goaway_error = true;
@@ -462,6 +504,17 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     }
 }
 
+/* A head too large for the library to send: nothing else would end the stream. */
+static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int error, void *user)
+{
+    struct h2_stream *s = h2_stream_find(user, frame->hd.stream_id);
+    (void)session;
+    if (!s || frame->hd.type != NGHTTP2_HEADERS || error != NGHTTP2_ERR_FRAME_SIZE_ERROR) return 0;
+    log_error("the head of a response is too large for HTTP/2: stream reset");
+    h2_stream_reset(s, NGHTTP2_INTERNAL_ERROR, ERR_INTERNAL);
+    return 0;
+}
+
 nghttp2_session_callbacks *h2_callbacks_create(void)
 {
     nghttp2_session_callbacks *cb;
@@ -470,9 +523,11 @@ nghttp2_session_callbacks *h2_callbacks_create(void)
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback(cb, on_invalid_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data_chunk);
     nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_send);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(cb, on_frame_not_sent);
     nghttp2_session_callbacks_set_send_data_callback(cb, h2_send_data);
     nghttp2_session_callbacks_set_data_source_read_length_callback(cb, h2_read_length);
     return cb;

@@ -19,7 +19,6 @@ struct tls_acceptor {
     struct loop *loop;
     struct tls_acceptor_conf conf;
     struct list all;
-    unsigned pending;
     struct tls_acceptor_stats stats;
 };
 
@@ -41,15 +40,21 @@ static void greeting_free(struct greeting *g)
     list_remove(&g->link);
     timer_stop(&g->timer);
     task_cancel(&g->first);
-    g->acceptor->pending--;
     stat_sub(&g->acceptor->stats.pending, 1);
     free(g);
 }
 
+static void leave(struct tls_acceptor *a)
+{
+    if (a->conf.leave) a->conf.leave(a->conf.owner);
+}
+
 static void greeting_end(struct greeting *g)
 {
+    struct tls_acceptor *a = g->acceptor;
     stream_destroy(g->stream);
     greeting_free(g);
+    leave(a);
 }
 
 static void linger(struct greeting *g)
@@ -99,6 +104,7 @@ static void step(struct greeting *g)
     count(a, s);
     greeting_free(g);
     a->conf.ready(ref, s, &peer);
+    leave(a);
 }
 
 static void on_stream(struct stream *s, unsigned ready, void *arg)
@@ -135,20 +141,33 @@ enum err tls_acceptor_create(struct loop *l, const struct tls_acceptor_conf *con
 
 struct tls_acceptor_stats *tls_acceptor_stats(struct tls_acceptor *a) { return &a->stats; }
 
+/* Without memory fd is closed. */
+static struct greeting *greeting_new(struct tls_acceptor *a, int fd, struct tls_ctx *ctx)
+{
+    struct greeting *g = calloc(1, sizeof *g);
+    if (!g || stream_create(a->loop, fd, on_stream, g, &g->stream) != ERR_OK) {
+        free(g);
+        close(fd);
+        return NULL;
+    }
+    if (stream_tls_server(g->stream, ctx) == ERR_OK) return g;
+    stream_destroy(g->stream);
+    free(g);
+    return NULL;
+}
+
 void tls_acceptor_add(struct tls_acceptor *a, int fd, const struct address *peer, struct tls_ctx *ctx, void *ref)
 {
     CHECK_OBJ(a, TLS_ACCEPTOR_MAGIC);
-    struct greeting *g = a->pending < a->conf.max_pending ? calloc(1, sizeof *g) : NULL;
-    if (!g || stream_create(a->loop, fd, on_stream, g, &g->stream) != ERR_OK) {
+    if (a->conf.enter && !a->conf.enter(a->conf.owner)) {
         stat_add(&a->stats.refused, 1);
-        free(g);
         close(fd);
         return;
     }
-    if (stream_tls_server(g->stream, ctx) != ERR_OK) {
+    struct greeting *g = greeting_new(a, fd, ctx);
+    if (!g) {
         stat_add(&a->stats.refused, 1);
-        stream_destroy(g->stream);
-        free(g);
+        leave(a);
         return;
     }
     g->acceptor = a;
@@ -159,7 +178,6 @@ void tls_acceptor_add(struct tls_acceptor *a, int fd, const struct address *peer
     task_init(&g->first, a->loop, on_first);
     task_schedule(&g->first);
     list_push_back(&a->all, &g->link);
-    a->pending++;
     stat_add(&a->stats.pending, 1);
 }
 

@@ -9,12 +9,16 @@
 #include "io/tls.h"
 
 struct tls_acceptor_stats {
-    stat_t pending, accepted, failed, timeouts, refused;     /* refused: more at a time than max_pending */
+    stat_t pending, accepted, failed, timeouts, refused;     /* refused: too many, or no memory */
     stat_t tls12, tls13, resumed, ktls, client_certificates; /* of the accepted ones */
 };
 struct tls_acceptor_conf {
     uint64_t handshake_ms; /* from accept to the end of the handshake */
-    unsigned max_pending;
+    /* Asked for each connection; false: there are too many, it is refused. Each one let in is given back with `leave`
+     * when its handshake is over, either way: after `ready`. Both NULL: no bound. */
+    bool (*enter)(void *owner);
+    void (*leave)(void *owner);
+    void *owner;
     /* The handshake is done, the stream the callee's: stream_alpn tells the protocol. Read at once: what the client
      * sent with its handshake causes no further event. */
     void (*ready)(void *ref, struct stream *s, const struct address *peer);

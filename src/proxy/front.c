@@ -19,7 +19,6 @@
 #define SENDFILE_MAX_UNPROVEN (64u << 20)
 #define LINGER_MS 5000u
 #define LINGER_BYTES (1u << 20)
-#define MAX_HANDSHAKES 4096u
 
 /* One server of the configuration, as its parts here want it. */
 struct face {
@@ -29,11 +28,11 @@ struct face {
     struct tls_acceptor *tls; /* NULL: no listen address of it speaks TLS */
 };
 
-/* Far over the limit: not even a request is read. */
-static void worker_refuse(struct worker *w, int fd)
+/* Far over the limit: not even a request is read. To a client that wants TLS there is nothing to say. */
+static void worker_refuse(struct worker *w, int fd, bool tls)
 {
     stat_add(&w->stats.shed, 1);
-    ssize_t n = send(fd, w->refusal, strlen(w->refusal), MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t n = tls ? 0 : send(fd, w->refusal, strlen(w->refusal), MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)n; /* as much as goes at once: the connection ends here anyway */
     shutdown(fd, SHUT_WR);
     close(fd);
@@ -42,13 +41,14 @@ static void worker_refuse(struct worker *w, int fd)
 void front_make_refusal(struct worker *w)
 {
     struct strbuf b;
+    char id[ERROR_ID_BYTES];
 
     strbuf_init(&b, 1024);
-    respond_error_body(ERR_OVERLOAD, &b);
+    respond_error_body(ERR_OVERLOAD, &b, id);
     snprintf(w->refusal, sizeof w->refusal,
              "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nRetry-After: 1\r\n"
-             "Content-Length: %zu\r\nConnection: close\r\n\r\n%.*s",
-             b.n, (int)b.n, b.p ? b.p : "");
+             "x-amz-request-id: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%.*s",
+             id, b.n, (int)b.n, b.p ? b.p : "");
     strbuf_free(&b);
 }
 
@@ -63,6 +63,23 @@ static void tls_connection_ends(void *owner)
 {
     connection_ends(owner);
     atomic_fetch_sub(&((struct proxy *)owner)->tls_connections, 1);
+}
+
+/* A client in its TLS handshake is a connection like any other, and one of limits.handshakes. */
+static bool handshake_begins(void *owner)
+{
+    struct proxy *p = owner;
+    if (atomic_fetch_add(&p->handshakes, 1) >= p->conf->max_handshakes) {
+        atomic_fetch_sub(&p->handshakes, 1);
+        return false;
+    }
+    connection_begins(p);
+    return true;
+}
+static void handshake_ends(void *owner)
+{
+    connection_ends(owner);
+    atomic_fetch_sub(&((struct proxy *)owner)->handshakes, 1);
 }
 
 /* ---- accepting */
@@ -107,7 +124,7 @@ static void front_accepted(void *arg, int fd, const struct address *peer)
     uint64_t open = atomic_load(&w->proxy->connections), most = w->proxy->conf->max_connections;
     stat_add(&w->stats.accepted, 1);
     if (open >= most + REFUSE_SLACK) {
-        worker_refuse(w, fd);
+        worker_refuse(w, fd, ref->tls != NULL);
         return;
     }
     if (open >= most) ref = ref->over;
@@ -162,7 +179,8 @@ static struct h2_server_conf h2_conf_of(const struct h1_server_conf *h1, const s
                                .head_timeout_ms = h1->head_timeout_ms, .body_timeout_ms = h1->body_timeout_ms,
                                .send_timeout_ms = h1->send_timeout_ms, .linger_ms = h1->linger_ms,
                                .linger_bytes = h1->linger_bytes, .max_body_bytes = h1->max_body_bytes,
-                               .max_requests = h1->max_requests, .error_body = h1->error_body,
+                               .max_requests = h1->max_requests,
+                               .request_memory_bytes = h1->request_memory_bytes, .error_body = h1->error_body,
                                .error_content_type = h1->error_content_type, .hold = h1->hold, .unhold = h1->unhold,
                                .owner = h1->owner};
 
@@ -176,6 +194,7 @@ static struct h2_server_conf h2_conf_of(const struct h1_server_conf *h1, const s
     o.max_queued_frames = (size_t)c->max_queued_frames;
     o.send_min_bytes = c->send_min_bytes;
     o.guard.continuations = at_most_u32(c->continuations);
+    o.guard.settings_entries = at_most_u32(c->settings_entries);
     o.guard.header_block_bytes = (size_t)c->header_block_bytes;
     for (unsigned i = 0; i < H2_FLOODS; i++)
         o.guard.rates[i] = (struct h2_rate){at_most_u32(c->floods[i].burst), at_most_u32(c->floods[i].per_second)};
@@ -208,9 +227,9 @@ static enum err face_init(struct worker *w, struct face *f, const struct server_
                                    .hold = connection_begins, .unhold = connection_ends, .owner = w->proxy};
     for (unsigned i = 0; i < s->nlistens; i++) tls = tls || s->listens[i].tls;
     if (!tls) return ERR_OK;
-    return tls_acceptor_create(w->loop, &(struct tls_acceptor_conf){.handshake_ms = s->handshake_ms,
-                                                                    .max_pending = MAX_HANDSHAKES, .ready = front_shaken,
-                                                                    .failed = front_not_shaken}, &f->tls);
+    struct tls_acceptor_conf conf = {.handshake_ms = s->handshake_ms, .enter = handshake_begins, .leave = handshake_ends,
+                                     .owner = w->proxy, .ready = front_shaken, .failed = front_not_shaken};
+    return tls_acceptor_create(w->loop, &conf, &f->tls);
 }
 
 /* One socket per listen address and worker (SO_REUSEPORT). */

@@ -71,7 +71,7 @@ struct proxy {
     struct listen_tls **tls; /* one per listen address */
     struct modules *modules;
     uint64_t started_ms;
-    _Atomic uint64_t connections, tls_connections, memory_bytes;
+    _Atomic uint64_t connections, tls_connections, handshakes, memory_bytes;
     _Atomic bool ready, draining, joined;
     pthread_barrier_t opened;
 };
@@ -275,7 +275,7 @@ void respond_text(struct request *r, unsigned status, const char *content_type, 
 void respond_error(struct request *r, unsigned status, const char *code, const char *message);
 void respond_cache_headers(struct request *r);
 void respond_failure(struct request *r, const struct repr *f);
-void respond_error_body(enum err e, struct strbuf *out); /* for the HTTP server's own errors */
+exchange_error_fn respond_error_body; /* for the HTTP server's own errors */
 
 /* route.c */
 const struct route_conf *route_find(const struct server_conf *s, struct str host, struct str path);

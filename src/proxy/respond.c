@@ -86,12 +86,12 @@ void respond_error(struct request *r, unsigned status, const char *code, const c
     respond_text(r, status, "application/xml", text);
 }
 
-void respond_error_body(enum err e, struct strbuf *out)
+void respond_error_body(enum err e, struct strbuf *out, char id[ERROR_ID_BYTES])
 {
-    char id[17];
     size_t n = 0;
     for (uint64_t v = random_u64(); n < 16; v >>= 4) id[n++] = "0123456789ABCDEF"[v & 15];
-    error_xml_build(out, err_s3_code(e), err_text(e), (struct str){NULL, 0}, str_make(id, 16));
+    id[n] = '\0';
+    error_xml_build(out, err_s3_code(e), err_text(e), (struct str){NULL, 0}, str_make(id, n));
 }
 
 void request_fail(struct request *r, enum err e)

@@ -115,6 +115,7 @@ static json_t *json_http2(struct proxy *p)
     put(o, "resets_sent", H2SUM(p, resets_sent));
     put(o, "protocol_errors", H2SUM(p, protocol_errors));
     put(o, "stalled", H2SUM(p, stalled));
+    put(o, "timeouts", H2SUM(p, timeouts));
     put(o, "heads_too_large", H2SUM(p, heads_too_large));
     for (unsigned i = 0; i < ARRAY_LEN(floods); i++) put(f, floods[i], H2SUM(p, floods[i]));
     json_object_set_new(o, "floods", f);

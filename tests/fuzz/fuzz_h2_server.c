@@ -165,8 +165,9 @@ static void end(struct exchange *x, enum err why)
 }
 static const struct exchange_handler handler = {begin, end};
 
-static void error_body(enum err e, struct strbuf *out)
+static void error_body(enum err e, struct strbuf *out, char id[ERROR_ID_BYTES])
 {
+    memcpy(id, "1", 2);
     strbuf_z(out, err_s3_code(e));
 }
 

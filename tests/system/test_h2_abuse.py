@@ -1,14 +1,19 @@
 """HTTP/2 clients that mean harm, frame by frame: what becomes of them, that it is counted, that the proxy's memory and CPU
-time stay bounded meanwhile, and that somebody else on the same proxy is served."""
+time stay bounded meanwhile, and that somebody else on the same proxy is served. In cleartext and over TLS; of the latter
+a part under sanitizers (WAYS, EVERYWHERE)."""
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
 
 import hpack
 import net
+import proxy as proxy_module
 import pytest
+import yaml
+from pki import Pki
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
@@ -18,6 +23,8 @@ INITIAL_WINDOW = 4
 MIB = 1 << 20
 SMALL = 100_000
 BIG = 4 * MIB
+WAYS = ["h2c", pytest.param("tls", marks=pytest.mark.nosan)]
+EVERYWHERE = pytest.mark.parametrize("proxy", ["h2c", "tls"], indirect=True)
 
 
 def frame(kind, flags=0, stream=0, payload=b""):
@@ -37,13 +44,16 @@ def head(path="/b/small", method="GET", more=()):
 class Attacker:
     """A connection with its preface and SETTINGS sent. Keeps what came: GOAWAY error, resets, statuses, bytes of DATA."""
 
-    def __init__(self, address, settings=b"", preface=True, rcvbuf=None):
+    def __init__(self, address, settings=b"", preface=True, rcvbuf=None, tls=None):
         self.sock = socket.socket()
         if rcvbuf:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.sock.settimeout(10 * net.SLOW)
         self.sock.connect(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", suppress_ragged_eofs=False)
+            assert self.sock.selected_alpn_protocol() == "h2"
         self.buf, self.decoder = b"", hpack.Decoder()
         self.goaway, self.resets, self.status, self.data, self.acks, self.pongs = None, {}, {}, {}, 0, 0
         self.ended, self.sent, self.end = set(), 0, None     # end: "closed" or "reset"
@@ -59,7 +69,7 @@ class Attacker:
             self.sock.sendall(data)
             self.sent += len(data)
             return True
-        except (ConnectionResetError, BrokenPipeError):
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLError):
             self.end = "reset"
             return False
 
@@ -70,7 +80,7 @@ class Attacker:
             more = self.sock.recv(1 << 18)
         except (TimeoutError, BlockingIOError):
             return False
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLError):
             self.end = "reset"
             return False
         finally:
@@ -120,7 +130,7 @@ class Attacker:
             if self.goaway is not None or self.end or not self.send(piece):
                 break
             n += 1
-            if n % 16 == 0:
+            if n % 16 == 0 or len(piece) > 4096:
                 while self.take():
                     pass
         while self.goaway is None and not self.end:
@@ -133,17 +143,37 @@ class Attacker:
         end = time.monotonic() + 10 * net.SLOW
         while not self.end and time.monotonic() < end:
             self.take(0.2)
+        if self.end == "reset" and self.sent > MIB:
+            return   # more than is read for a GOAWAY to arrive safely; the counters say what it was
         assert self.goaway == CALM, "goaway=%s end=%s" % (self.goaway, self.end)
         assert self.end, "the connection stays open after the GOAWAY"
 
 
-@pytest.fixture
-def proxy(http, origin):
-    """proxy(**server) -> a proxy that has /b/small and /b/big in its cache."""
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    p = Pki(tmp_path_factory.mktemp("pki"))
+    p.server = p.make("server")
+    return p
+
+
+@pytest.fixture(params=WAYS)
+def proxy(request, start, origin, pki):
+    """proxy(**server) -> a proxy that has /b/small and /b/big in its cache; it listens in cleartext, and where the
+    attackers come with TLS for that as well."""
     def begin(**server):
         origin.put("/b/small", SMALL)
         origin.put("/b/big", BIG)
-        p = http(server=server)
+        port = net.free_port()
+        listen = ["127.0.0.1:@PORT@", {"address": "127.0.0.1:%d" % port,
+                                       "tls": {"certificate": pki.server[0], "key": pki.server[1]}}]
+        tls = request.param == "tls"
+        conf = proxy_module.config(0, {"type": "http", "endpoint": origin.url},
+                                   server={**server, "listen": listen if tls else listen[:1]})
+        p = start(None, text=yaml.safe_dump(conf, sort_keys=False))
+        p.attacked, p.attack_tls = (("127.0.0.1", port), ssl.create_default_context(cafile=str(pki.ca))) if tls else (
+            p.address, None)
+        if tls:
+            p.attack_tls.set_alpn_protocols(["h2"])
         p.get_checked("/b/small", SMALL)
         p.get_checked("/b/big", BIG)
         return p
@@ -155,7 +185,7 @@ def attack():
     made = []
 
     def begin(p, *args, **kw):
-        made.append(Attacker(p.address, *args, **kw))
+        made.append(Attacker(p.attacked, *args, tls=p.attack_tls, **kw))
         return made[-1]
     yield begin
     for a in made:
@@ -220,6 +250,7 @@ def resets(path):
         yield frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, head(path(i))) + frame(RST_STREAM, 0, 2 * i + 1, u32(CANCEL))
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("what", ["cached", "absent", "origin"])
 def test_rapid_reset(proxy, origin, attack, what):
     p = proxy()
@@ -285,9 +316,13 @@ def repeat(piece, times=2_000_000):
         yield piece
 
 
+def entries(n, window=65535):
+    return frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, window) * n)
+
+
 @pytest.mark.parametrize("kind, one", [
     ("SETTINGS", frame(SETTINGS)),
-    ("SETTINGS", frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, 65535) * 32)),
+    ("SETTINGS", entries(32)),
     ("PING", frame(PING, 0, 0, b"12345678")),
     ("PING", frame(PING, ACK, 0, b"12345678")),
     ("PRIORITY", frame(PRIORITY, 0, 1001, u32(0) + b"\x10")),
@@ -313,6 +348,27 @@ def test_cheap_frames(proxy, attack, kind, one, reads):
     nobody_left(p, a)
 
 
+def test_too_many_settings_at_once(proxy, attack):
+    """One frame is enough."""
+    p = proxy(http2={"settings_entries": 40})
+    with bounded(p):
+        good = attack(p)
+        good.send(entries(40, MIB) + frame(WINDOW_UPDATE, 0, 0, u32(MIB)) + frame(HEADERS, END_HEADERS | END_STREAM, 1, head()))
+        good.until("a whole object", lambda: 1 in good.ended)
+        assert good.goaway is None
+        counted(p, "SETTINGS", 0)
+        a = attack(p)
+        a.send(entries(41))
+        a.calmed()
+        counted(p, "SETTINGS")
+        b = attack(p)
+        b.send(entries(2730))
+        b.calmed()
+    counted(p, "SETTINGS", 2)
+    assert p.stats()["http2"]["protocol_errors"] == 0
+    nobody_left(p, good, a, b)
+
+
 @pytest.mark.parametrize("one", [frame(DATA, 0, 1), frame(DATA, PADDED, 1, b"\x00"), frame(DATA, PADDED, 1, b"\x09" + bytes(9))],
                          ids=["empty", "padding-0", "padding"])
 def test_empty_data(proxy, attack, one):
@@ -335,6 +391,7 @@ def bomb(stream, references, first):
     return frame(HEADERS, END_HEADERS | END_STREAM, stream, block + b"\xbe" * references)
 
 
+@EVERYWHERE
 def test_hpack_bomb(proxy, attack):
     """12,000 references, 42 MB of fields: that is no mistake, the connection ends."""
     p = proxy()
@@ -344,6 +401,27 @@ def test_hpack_bomb(proxy, attack):
         a.calmed()
     assert not a.status
     counted(p, "HEAD")
+    assert p.stats()["http2"]["heads_too_large"] == 1
+    nobody_left(p, a)
+
+
+def test_hpack_bombs_in_trailers(proxy, attack):
+    """Nobody looks at trailers; to inflate them would cost as much as if somebody did. A reset each, until there are too
+    many."""
+    p = proxy()
+    a = attack(p)
+    field = b"\x40\x01x" + b"\x7f" + bytes([(3500 - 127) & 0x7f | 0x80, (3500 - 127) >> 7]) + b"v" * 3500
+
+    def trailers():
+        for i in range(500):
+            stream = 2 * i + 1
+            yield (frame(HEADERS, END_HEADERS, stream, head("/b/up", "PUT"))
+                   + frame(HEADERS, END_HEADERS | END_STREAM, stream, (b"" if i else field) + b"\xbe" * 12000))
+    with bounded(p):
+        a.flood(trailers())
+        a.calmed()
+    counted(p, "HEAD")
+    assert 16 <= p.stats()["http2"]["heads_too_large"] <= 40
     nobody_left(p, a)
 
 
@@ -388,6 +466,7 @@ def test_header_list_too_large(proxy, attack):
     nobody_left(p, a)
 
 
+@EVERYWHERE
 def test_zero_windows(proxy, attack):
     p = proxy(timeouts={"send": "1s"})
     a = attack(p, struct.pack(">HI", INITIAL_WINDOW, 0))
@@ -436,17 +515,74 @@ def test_one_byte_windows(proxy, attack):
     assert p.stats()["http2"]["stalled"] == 16
 
 
+def test_one_byte_at_a_time_for_the_connection(proxy, attack):
+    """The streams' windows are large, the connection's grows by a byte now and then: less than http2.send_min for all."""
+    p = proxy(timeouts={"send": "1s"})
+    a = attack(p, struct.pack(">HI", INITIAL_WINDOW, 0x7fffffff))
+    with bounded(p):
+        for i in range(16):
+            a.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, head("/b/big")))
+        a.until("the first window", lambda: sum(a.data.values()) == 65535)
+        end = time.monotonic() + 10 * net.SLOW
+        while len(a.resets) < 16 and time.monotonic() < end:
+            a.send(frame(WINDOW_UPDATE, 0, 0, u32(1)))
+            time.sleep(0.02)
+            while a.take():
+                pass
+    assert set(a.resets.values()) == {CANCEL} and len(a.resets) == 16 and a.goaway is None
+    assert p.stats()["http2"]["stalled"] == 16
+
+
+@pytest.mark.nosan   # compares CPU times
+def test_a_drip_costs_no_more_than_as_many_requests(proxy, attack):
+    """WINDOW_UPDATE of one byte as fast as can be: a frame and a write for each byte, but only so many of them. What they
+    cost is compared with what an ordinary client's requests do."""
+    p = proxy()
+    good = attack(p)
+    before = p.cpu_seconds()
+    for i in range(2500):
+        good.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, head("/b/small", "HEAD")))
+        good.until("an answer", lambda i=i: 2 * i + 1 in good.ended)
+    usual = p.cpu_seconds() - before
+    a = attack(p, struct.pack(">HI", INITIAL_WINDOW, 1))
+    a.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, head("/b/big")))
+    before, drops = p.cpu_seconds(), 0
+    while a.goaway is None and not a.end and drops < 20000:
+        a.send(frame(WINDOW_UPDATE, 0, 1, u32(1)))
+        drops += 1
+        a.take(0.001)
+    a.calmed()
+    cost = p.cpu_seconds() - before
+    counted(p, "WINDOW")
+    assert a.data[1] <= drops + 1
+    # 2000 at once, then 200 a second: how many they were depends on how long it took
+    assert cost < 0.1 + 3 * usual * drops / 2500, "%.2f s for %d drops, %.2f s for 2500 requests" % (cost, drops, usual)
+    nobody_left(p, a, good)
+
+
+def test_a_drip_by_settings(proxy, attack):
+    """The same with SETTINGS that let the window grow by one."""
+    p = proxy()
+    a = attack(p, struct.pack(">HI", INITIAL_WINDOW, 0))
+    a.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, head("/b/big")))
+    with bounded(p):
+        n = a.flood(entries(1, i) for i in range(1, 100000))
+        a.calmed()
+    assert n < 1000
+    counted(p, "SETTINGS")
+    nobody_left(p, a)
+
+
+@EVERYWHERE
 def test_a_client_that_does_not_read(proxy, attack):
     """Windows without end, and nothing taken from the socket."""
     p = proxy(timeouts={"send": "1s"})
     a = attack(p, struct.pack(">HI", INITIAL_WINDOW, 0x7fffffff), rcvbuf=4096)
-    before = p.stats()["connections"]["h2"]
     with bounded(p):
         a.send(frame(WINDOW_UPDATE, 0, 0, u32(0x7fffffff - 65535)))
         for i in range(64):
             a.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, head("/b/big")))
-        net.wait_until("it is thrown out", lambda: p.stats()["connections"]["h2"] == 0)
-    assert before <= 1
+        net.wait_until("it is thrown out", lambda: p.stats()["http2"]["timeouts"] == 1)
     end = time.monotonic() + 10 * net.SLOW
     while not a.end and time.monotonic() < end:
         a.take(0.2)
@@ -465,16 +601,20 @@ def test_half_open_streams(proxy, attack):
         assert p.stats()["requests"]["in_flight"] <= 33
         a.until("all ended", lambda: len(set(a.resets) | a.ended) == 100)
     assert all(a.status.get(s, "408") == "408" for s in range(1, 64, 2)), a.status
+    assert p.stats()["http2"]["timeouts"] == 32
     nobody_left(p, a)
 
 
-def test_header_block_without_end(proxy, attack):
+@pytest.mark.parametrize("piece", [frame(HEADERS, 0, 1, head()), frame(HEADERS, END_HEADERS | END_STREAM, 1, head())[:-1]],
+                         ids=["no-continuation", "last-byte-missing"])
+def test_header_block_without_end(proxy, attack, piece):
     p = proxy(timeouts={"head": "1s"})
     a = attack(p)
     with bounded(p):
-        a.send(frame(HEADERS, 0, 1, head()))
+        a.send(piece)
         a.until("GOAWAY", lambda: a.goaway is not None)
         a.calmed()
+    assert p.stats()["http2"]["timeouts"] == 1
     nobody_left(p, a)
 
 
@@ -488,4 +628,5 @@ def test_settings_that_do_not_come(proxy, attack, piece):
         for a in crowd:
             a.until("GOAWAY", lambda a=a: a.goaway is not None)
             assert a.goaway == SETTINGS_TIMEOUT
+    assert p.stats()["http2"]["timeouts"] == 50
     nobody_left(p, *crowd)

@@ -195,8 +195,9 @@ static void collect_body(struct exchange *x)
     x->req_body.notify_arg = x;
     collect(x);
 }
-static void error_body(enum err e, struct strbuf *out)
+static void error_body(enum err e, struct strbuf *out, char id[ERROR_ID_BYTES])
 {
+    snprintf(id, ERROR_ID_BYTES, "ID%u", err_status(e));
     strbuf_f(out, "<Error><Code>%s</Code></Error>", err_s3_code(e));
 }
 

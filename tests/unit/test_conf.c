@@ -21,6 +21,7 @@ static const struct directive_case cases[] = {
     {"", "access_log.file", "", "", "off ; /x", "\"\" ; {a: b}"},
     {"", "access_log.format", "", "", "json ; combined", "JSON"},
     {"", "limits.connections", "", "", "1 ; 10000000", "0 ; 10000001 ; x"},
+    {"", "limits.handshakes", "", "", "1 ; 1000000", "0 ; 1000001 ; x"},
     {"", "limits.head_size", "target_size: 256\nrequest_memory: 2MiB\n", "", "1KiB ; 1MiB ; 1.5KiB ; 2000",
      "1023 ; 1048577 ; 8kib ; 1.0001KiB"},
     {"", "limits.target_size", "head_size: 1MiB\nrequest_memory: 2MiB\n", "", "256 ; 1MiB", "255 ; 1048577"},
@@ -92,6 +93,7 @@ static const struct directive_case cases[] = {
     {"server", "http2.send_min", "", SERVER_REST, "0 ; 1GiB", "1025MiB ; x"},
     {"server", "http2.header_block_size", "", SERVER_REST, "1KiB ; 16MiB", "1023 ; 17MiB"},
     {"server", "http2.continuations", "", SERVER_REST, "0 ; 10000", "10001 ; -1"},
+    {"server", "http2.settings_entries", "", SERVER_REST, "8 ; 2730", "7 ; 2731"},
     {"server", "http2.reset_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
     {"server", "http2.reset_rate", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
     {"server", "http2.continuation_burst", "", SERVER_REST, "1 ; 1000000", "0 ; 1000001"},
@@ -286,6 +288,7 @@ static void test_defaults(void **state)
     assert_string_equal(conf->access_log_file, "off");
     assert_int_equal(conf->access_log_format, FORMAT_JSON);
     assert_int_equal(conf->max_connections, 10000);
+    assert_int_equal(conf->max_handshakes, 4096);
     assert_int_equal(conf->head_bytes, 32 << 10);
     assert_int_equal(conf->target_bytes, 8 << 10);
     assert_int_equal(conf->max_headers, 100);
@@ -341,6 +344,7 @@ static void test_defaults(void **state)
     assert_int_equal(s->http2.send_min_bytes, 1 << 10);
     assert_int_equal(s->http2.header_block_bytes, 64 << 10);
     assert_int_equal(s->http2.continuations, 8);
+    assert_int_equal(s->http2.settings_entries, 32);
 #define X(name, what, burst_, rate_)                                       \
     assert_int_equal(s->http2.floods[H2_FLOOD_##name].burst, burst_); \
     assert_int_equal(s->http2.floods[H2_FLOOD_##name].per_second, rate_);
@@ -372,7 +376,7 @@ static const char everything[] =
     "    timeouts: {idle: 1s, head: 2s, body: 3s, send: 4s, handshake: 5s}\n"
     "    http2: {enabled: off, max_streams: 7, max_frame_size: 32KiB, header_table_size: 0, stream_window: 64KiB,\n"
     "            connection_window: 128KiB, max_queued_frames: 99, send_min: 2KiB, header_block_size: 9KiB, continuations: 3,\n"
-    "            reset_burst: 11, reset_rate: 12, empty_data_burst: 13, empty_data_rate: 14}\n"
+    "            settings_entries: 9, reset_burst: 11, reset_rate: 12, empty_data_burst: 13, empty_data_rate: 14}\n"
     "    routes:\n"
     "      - {path: /_s3dlio/, handler: admin, allow: [127.0.0.0/8, \"::1\"], deny: [127.0.0.2]}\n"
     "      - {path: /, origin: s3, cache: big, hosts: [\"*.Example.com\", x], base_domains: [S3.example.com],\n"
@@ -460,6 +464,7 @@ static void test_everything_is_read(void **state)
     assert_int_equal(s->http2.send_min_bytes, 2 << 10);
     assert_int_equal(s->http2.header_block_bytes, 9 << 10);
     assert_int_equal(s->http2.continuations, 3);
+    assert_int_equal(s->http2.settings_entries, 9);
     assert_int_equal(s->http2.floods[H2_FLOOD_RESET].burst, 11);
     assert_int_equal(s->http2.floods[H2_FLOOD_RESET].per_second, 12);
     assert_int_equal(s->http2.floods[H2_FLOOD_EMPTY].burst, 13);

@@ -203,6 +203,42 @@ static void hpack_bomb(void **state)
     free(block);
     assert_calmed(fd, H2_FLOOD_HEAD);
     assert_int_equal(begins, 2); /* the other's */
+    assert_int_equal(stat_get(&h2_server_stats(server)->heads_too_large), 1);
+    client_close(&other);
+}
+
+/* The same as trailers, which nobody uses: the first stream is reset, the sixteenth ends the connection. */
+static void hpack_bombs_in_trailers(void **state)
+{
+    (void)state;
+    begin_with_another();
+    on_begin = answer_later;
+    int fd = raw_open();
+    uint8_t block[4200];
+    const size_t value = 4000;
+    size_t n = 0, first;
+    static const uint8_t field[] = {0x40, 1, 'x', 0x7f, ((4000 - 127) & 127) | 128, (4000 - 127) >> 7};
+    memcpy(block, field, sizeof(field));
+    n = sizeof(field);
+    memset(block + n, 'y', value);
+    first = n += value;
+    memset(block + n, 0xbe, 100);
+    unsigned i = 0;
+    for (; i < 1000 && !heard_frame(NGHTTP2_GOAWAY, 0, 0, NULL); i++) {
+        frame_say(fd, sizeof(post_block), NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 2 * i + 1, post_block);
+        if (i == 0) frame_say(fd, first + 100, NGHTTP2_HEADERS, 5, 1, block);
+        else frame_say(fd, 100, NGHTTP2_HEADERS, 5, 2 * i + 1, block + first);
+        hear(fd);
+        if (i == 0) {
+            size_t rst = heard_frame(NGHTTP2_RST_STREAM, 1, 0, NULL);
+            assert_true(rst > 0);
+            assert_int_equal(heard_u32(rst), NGHTTP2_INTERNAL_ERROR);
+        }
+    }
+    assert_true(i > 3 && i <= conf.guard.rates[H2_FLOOD_HEAD].burst + 3);
+    assert_int_equal(stat_get(&h2_server_stats(server)->heads_too_large), i);
+    on_begin = answer_size;
+    assert_calmed(fd, H2_FLOOD_HEAD);
     client_close(&other);
 }
 
@@ -272,6 +308,62 @@ static void client_that_only_writes(void **state)
     client_close(&other);
 }
 
+/* What lies behind the frame that was too much, in the same read, becomes nothing. */
+static void streams_behind_a_fault_are_not_begun(void **state)
+{
+    (void)state;
+    begin_with_another();
+    static uint8_t all[100000];
+    size_t n = 0;
+    uint32_t id = 1;
+    conf.guard.rates[H2_FLOOD_HEAD].burst = 1;
+    conf.limits.target_bytes = 1;
+    int fd = raw_open();
+    pump();
+    for (; n + 64 < sizeof(all); id += 2) n += frame_put(all + n, sizeof(get_block), NGHTTP2_HEADERS, 5, id, get_block);
+    say_n(fd, all, n); /* all of them too long: the second is one too many */
+    hear(fd);
+    conf.limits.target_bytes = 1024;
+    assert_true(stat_get(&h2_server_stats(server)->heads_too_large) <= 2);
+    assert_int_equal(heard_frame(NGHTTP2_HEADERS, 5, 0, NULL), 0);
+    assert_calmed(fd, H2_FLOOD_HEAD);
+    client_close(&other);
+}
+
+/* Streams beyond max_streams of a client that has acknowledged no SETTINGS and does not read: their resets are counted
+ * when they are due, not when the socket takes them, and so do not fill the memory. */
+static void refused_streams_do_not_pile_up(void **state)
+{
+    (void)state;
+    begin_with_another();
+    on_begin = answer_later;
+    conf.max_streams = 10;
+    int fd = raw_open();
+    pump();
+    static uint8_t all[120000];
+    size_t n = 0;
+    for (uint32_t id = 1; n + 64 < sizeof(all); id += 2)
+        n += frame_put(all + n, sizeof(get_block), NGHTTP2_HEADERS, 5, id, get_block);
+    struct h2_conn *c = container_of(server->conns.prev, struct h2_conn, link);
+    size_t most = 0;
+    for (size_t at = 0; at < n && !heard_frame(NGHTTP2_GOAWAY, 0, 0, NULL); at += 60000) {
+        c->writable = false; /* as if its socket were full */
+        say_n(fd, all + at, 60000);
+        pump();
+        size_t queued = nghttp2_session_get_outbound_queue_size(c->session);
+        if (queued > most) most = queued;
+        if (c->terminating) break;
+    }
+    assert_true(c->terminating);
+    assert_true(most <= conf.guard.rates[H2_FLOOD_RESET].burst + 64);
+    c->writable = true;
+    task_schedule(&c->task);
+    hear(fd);
+    on_begin = answer_size;
+    assert_calmed(fd, H2_FLOOD_RESET);
+    client_close(&other);
+}
+
 /* Three rounds of everything must not make the process grow. */
 static void memory_comes_back(void **state)
 {
@@ -300,6 +392,9 @@ int main(int argc, char **argv)
         T(simple_floods),
         T(empty_data_flood),
         T(hpack_bomb),
+        T(hpack_bombs_in_trailers),
+        T(streams_behind_a_fault_are_not_begun),
+        T(refused_streams_do_not_pile_up),
         T(header_lists_over_the_bound_again_and_again),
         T(client_that_only_writes),
         T(memory_comes_back),

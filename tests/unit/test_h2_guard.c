@@ -270,6 +270,18 @@ static void header_blocks_are_bounded_in_frames_and_bytes(void **state)
     assert_false(frame(HEADERS, END_HEADERS, 3, 70000));
 }
 
+static void settings_are_bounded_in_entries(void **state)
+{
+    (void)state;
+    assert_true(frame(SETTINGS, 0, 0, 6 * (size_t)conf.settings_entries));
+    assert_false(frame(SETTINGS, 0, 0, 6 * (size_t)conf.settings_entries + 6));
+    assert_flood(H2_FLOOD_SETTINGS);
+    conf.settings_entries = 100;
+    assert_true(frame(SETTINGS, 0, 0, 600));
+    assert_false(frame(SETTINGS, 0, 0, 601));
+    assert_flood(H2_FLOOD_SETTINGS);
+}
+
 static void work_earns(void **state)
 {
     (void)state;
@@ -327,6 +339,7 @@ int main(void)
         T(acknowledged_settings_are_not_counted),
         T(padding_does_not_hide_empty_data),
         T(header_blocks_are_bounded_in_frames_and_bytes),
+        T(settings_are_bounded_in_entries),
         T(work_earns),
         T(clock_may_stand_still_or_leap),
     };

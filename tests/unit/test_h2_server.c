@@ -357,6 +357,96 @@ static void half_open_heads_end_the_connection(void **state)
     assert_int_equal(heard_goaway(), NGHTTP2_ENHANCE_YOUR_CALM);
     assert_int_equal(stat_get(&h2_server_stats(server)->timeouts), 2);
     close(fd);
+    pump();
+}
+
+/* The last byte of a HEADERS frame never comes: in time this is as bad as a CONTINUATION that does not. */
+static void head_without_its_last_byte_ends_the_connection(void **state)
+{
+    (void)state;
+    conf.head_timeout_ms = 80;
+    int fd = raw_open();
+    uint8_t frame[64];
+    size_t n = frame_put(frame, sizeof(get_block), NGHTTP2_HEADERS, 5, 1, get_block);
+    for (size_t i = 0; i < n - 1; i++) { /* dripping does not help */
+        say_n(fd, frame + i, 1);
+        pump_ms(10);
+    }
+    hear(fd);
+    assert_int_equal(heard_goaway(), NGHTTP2_ENHANCE_YOUR_CALM);
+    assert_int_equal(begins, 0);
+    assert_int_equal(stat_get(&h2_server_stats(server)->timeouts), 1);
+    close(fd);
+    pump();
+    assert_true(list_empty(&server->conns));
+}
+
+static void answers_of_our_own_name_an_id(void **state)
+{
+    (void)state;
+    client_open(&cl);
+    int32_t id = client_request(&cl, "GET", "/", "expect", "the-spanish-inquisition", NULL);
+    client_turn(&cl);
+    assert_field(seen_of(&cl, id), "x-amz-request-id: ID417\n");
+    client_close(&cl);
+}
+
+/* limits.request_memory is theirs, too. */
+static void memory_of_a_request_is_bounded(void **state)
+{
+    (void)state;
+    conf.request_memory_bytes = 16384;
+    conf.limits.head_bytes = 100000;
+    char big[9000];
+    memset(big, 'x', sizeof(big) - 1);
+    big[sizeof(big) - 1] = 0;
+    client_open(&cl);
+    int32_t id = client_request(&cl, "GET", "/5", "x", big, "y", big, NULL);
+    client_turn(&cl);
+    assert_int_equal(seen_of(&cl, id)->status, 503);
+    id = client_get(&cl, "/5");
+    client_turn(&cl);
+    assert_whole(&cl, id, 5);
+    client_close(&cl);
+}
+
+/* Origins' heads may be large; what is larger than can be sent must not leave the client waiting. */
+static char *large_value;
+static unsigned large_values;
+static void answer_large_head(struct exchange *x)
+{
+    struct hdr h[40];
+    for (unsigned i = 0; i < large_values; i++) h[i] = (struct hdr){STR_LIT("x-large"), str_make(large_value, 30000), HDR_OTHER};
+    struct head resp = {.status = 200, .hdrs = h, .nhdrs = large_values, .content_length = 0};
+    exchange_respond(x, &resp, NULL);
+}
+static void large_heads_are_sent_or_the_stream_is_reset(void **state)
+{
+    (void)state;
+    large_value = malloc(30000);
+    memset(large_value, '~', 30000); /* as long in Huffman's code as it can be */
+    on_begin = answer_large_head;
+    for (large_values = 3; large_values < 40; large_values += 36) {
+        int fd = raw_open();
+        heard_n = 0;
+        raw_get(fd, 1);
+        hear(fd);
+        size_t rst = heard_frame(NGHTTP2_RST_STREAM, 1, 0, NULL);
+        if (large_values == 3) {
+            assert_true(heard_frame(NGHTTP2_HEADERS, 1, 0, NULL) > 0);
+            assert_true(heard_frame(NGHTTP2_CONTINUATION, 1, 4, NULL) > 0);
+            assert_int_equal(rst, 0);
+            assert_int_equal(why[0], ERR_OK);
+        } else {
+            assert_true(rst > 0);
+            assert_int_equal(heard_u32(rst), NGHTTP2_INTERNAL_ERROR);
+            assert_int_equal(why[1], ERR_INTERNAL);
+        }
+        close(fd);
+        pump();
+    }
+    assert_int_equal(ends, 2);
+    free(large_value);
 }
 
 static void reader_that_stops_is_reset(void **state)
@@ -485,6 +575,39 @@ static void drain_says_goaway_twice_and_ends_streams_whole(void **state)
     assert_true(cl.eof);
     client_close(&cl);
     assert_int_equal(drains, 1);
+}
+
+/* The client would ask for them again elsewhere. Whether or not the GOAWAY has reached the socket. */
+static void streams_behind_the_final_goaway_do_not_happen(void **state)
+{
+    (void)state;
+    static bool drained;
+    uint8_t frames[200];
+    on_begin = answer_later;
+    int fd = raw_open();
+    raw_get(fd, 1);
+    hear(fd);
+    h2_server_drain(server, on_drained, &drained);
+    hear(fd);
+    assert_int_equal(heard_goaway(), NGHTTP2_NO_ERROR);
+    size_t n = frame_put(frames, sizeof(get_block), NGHTTP2_HEADERS, 5, 3, get_block); /* sent before it heard: counts */
+    n += frame_put(frames + n, 8, NGHTTP2_PING, 1, 0, "draining");
+    n += frame_put(frames + n, sizeof(get_block), NGHTTP2_HEADERS, 5, 5, get_block);
+    n += frame_put(frames + n, sizeof(post_block), NGHTTP2_HEADERS, 4, 7, post_block);
+    n += frame_put(frames + n, 5, NGHTTP2_DATA, 1, 7, "12345");
+    say_n(fd, frames, n);
+    hear(fd);
+    assert_int_equal(begins, 2);
+    size_t last = heard_frame(NGHTTP2_GOAWAY, 0, 1, NULL);
+    assert_true(last > 0);
+    assert_int_equal(heard_u32(last), 3);
+    assert_int_equal(stat_get(&h2_server_stats(server)->floods[H2_FLOOD_RESET]), 0);
+    answer_size(current);
+    hear(fd);
+    assert_true(heard_frame(NGHTTP2_DATA, 3, 0, NULL) > 0);
+    close(fd);
+    pump();
+    assert_int_equal(ends, 2);
 }
 
 static void drain_does_not_wait_for_a_ping_for_ever(void **state)
@@ -637,6 +760,11 @@ int main(int argc, char **argv)
         T(errors_end_in_goaway_and_a_clean_close),
         T(idle_connection_is_told_and_closed),
         T(half_open_heads_end_the_connection),
+        T(head_without_its_last_byte_ends_the_connection),
+        T(answers_of_our_own_name_an_id),
+        T(large_heads_are_sent_or_the_stream_is_reset),
+        T(streams_behind_the_final_goaway_do_not_happen),
+        T(memory_of_a_request_is_bounded),
         T(reader_that_stops_is_reset),
         T(zero_window_streams_are_reset),
         T(one_byte_windows_are_no_progress),

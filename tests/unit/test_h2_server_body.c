@@ -414,6 +414,55 @@ static void continue_is_sent_when_it_helps(void **state)
     client_close(&cl);
 }
 
+/* Answered before the body's end: little that is left may still come, and then there is no reset. */
+static void rest_of_a_small_body_is_waited_for(void **state)
+{
+    (void)state;
+    on_begin = answer_and_ignore;
+    conf.body_timeout_ms = 100;
+    int fd = raw_open();
+    frame_say(fd, sizeof(post_block), NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, post_block);
+    frame_say(fd, 1000, NGHTTP2_DATA, 0, 1, NULL);
+    hear(fd);
+    assert_true(heard_frame(NGHTTP2_HEADERS, 1, 0, NULL) > 0);
+    assert_int_equal(ends, 0);
+    frame_say(fd, 1000, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, NULL);
+    hear(fd);
+    assert_int_equal(ends, 1);
+    assert_int_equal(why[0], ERR_OK);
+    /* does not come in time */
+    frame_say(fd, sizeof(post_block), NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 3, post_block);
+    hear(fd);
+    assert_int_equal(ends, 1);
+    pump_ms(200);
+    hear(fd);
+    assert_int_equal(ends, 2);
+    assert_int_equal(why[1], ERR_OK);
+    /* is not little */
+    frame_say(fd, sizeof(post_block), NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 5, post_block);
+    hear(fd);
+    for (unsigned i = 0; i < 5; i++) frame_say(fd, 16384, NGHTTP2_DATA, 0, 5, NULL);
+    hear(fd);
+    assert_int_equal(ends, 3);
+    assert_int_equal(heard_frame(NGHTTP2_RST_STREAM, 1, 0, NULL), 0);
+    for (uint32_t id = 3; id <= 5; id += 2) {
+        size_t rst = heard_frame(NGHTTP2_RST_STREAM, id, 0, NULL);
+        assert_true(rst > 0);
+        assert_int_equal(heard_u32(rst), NGHTTP2_NO_ERROR);
+        assert_true(rst > heard_frame(NGHTTP2_HEADERS, id, 0, NULL));
+    }
+    assert_int_equal(stat_get(&h2_server_stats(server)->timeouts), 0);
+    /* announced as more than that: at once */
+    static const uint8_t large_block[] = {0x83, 0x86, 0x04, 2, '/', '4', 0x01, 1, 'h', 0x0f, 0x0d, 6, '1', '0', '0', '0',
+                                          '0', '0'};
+    frame_say(fd, sizeof(large_block), NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 7, large_block);
+    hear(fd);
+    assert_int_equal(ends, 4);
+    assert_true(heard_frame(NGHTTP2_RST_STREAM, 7, 0, NULL) > 0);
+    assert_int_equal(heard_goaway(), UINT32_MAX);
+    close(fd);
+}
+
 static void too_much_body_is_413(void **state)
 {
     (void)state;
@@ -547,6 +596,7 @@ int main(int argc, char **argv)
         T(unread_bodies_hold_no_more_than_the_connection_window),
         T(one_byte_bodies_hold_little),
         T(continue_is_sent_when_it_helps),
+        T(rest_of_a_small_body_is_waited_for),
         T(too_much_body_is_413),
         T(body_unlike_its_length_resets_the_stream),
         T(slow_body_is_408),

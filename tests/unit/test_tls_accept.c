@@ -42,14 +42,30 @@ static void on_connection(void *arg, int fd, const struct address *peer)
     tls_acceptor_add(acceptor, fd, peer, sctx, arg);
 }
 
+static unsigned inside, most_inside;
+static bool enter(void *owner)
+{
+    assert_ptr_equal(owner, &inside);
+    if (inside == 3) return false;
+    if (++inside > most_inside) most_inside = inside;
+    return true;
+}
+static void leave(void *owner)
+{
+    assert_ptr_equal(owner, &inside);
+    assert_true(inside > 0);
+    inside--;
+}
+
 static int begin(void **state)
 {
-    struct tls_acceptor_conf conf = {.handshake_ms = 300, .max_pending = 3, .ready = on_accepted, .failed = on_failed};
+    struct tls_acceptor_conf conf = {.handshake_ms = 300, .enter = enter, .leave = leave, .owner = &inside,
+                                      .ready = on_accepted, .failed = on_failed};
     if (setup(state) != 0) return -1;
     sctx = server_default();
     cctx = client_of(0, "h2");
     got = NULL;
-    failures = 0;
+    failures = inside = most_inside = 0;
     assert_int_equal(tls_acceptor_create(loop, &conf, &acceptor), ERR_OK);
     int fd = listen_any(&server_address);
     return listener_start(loop, fd, on_connection, &server_address, &listener) == ERR_OK ? 0 : -1;
@@ -59,6 +75,7 @@ static int end(void **state)
 {
     listener_stop(listener);
     tls_acceptor_destroy(acceptor);
+    assert_int_equal(inside, 0);
     tls_ctx_destroy(sctx);
     tls_ctx_destroy(cctx);
     return teardown(state);
@@ -101,6 +118,8 @@ static void a_good_client_comes_through(void **state)
     }
     assert_int_equal(failures, 0);
     assert_int_equal(pending(), 0);
+    assert_int_equal(inside, 0);
+    assert_int_equal(most_inside, 1);
 }
 
 static void a_slow_client_is_ended(void **state)
