@@ -348,6 +348,7 @@ static void on_stream_timer(struct timer *t)
     s->timer_kind = H2_TIMER_NONE;
     if (kind == H2_TIMER_NONE || !h2_call_is_live(s)) return;
     if (kind == H2_TIMER_EXPECT) {
+        s->client->no_continue = true;
         s->hold_body = false;
         s->poke = true;
         h2_call_timer(s, H2_TIMER_SEND);
@@ -374,7 +375,7 @@ static void request_init(struct h2_call *s, const struct client_request *req)
     s->length_known = req->body && req->body_length >= 0;
     s->left = s->length_known ? (uint64_t)req->body_length : 0;
     s->body_end = !req->body || (s->length_known && s->left == 0);
-    s->hold_body = !s->body_end && req->expect_continue;
+    s->hold_body = !s->body_end && req->expect_continue && !s->client->no_continue;
     if (!req->body) return;
     req->body->notify = on_request_body;
     req->body->notify_arg = s;

@@ -181,19 +181,22 @@ static size_t deliver(struct h2_call *s, const uint8_t *data, size_t n)
     return done;
 }
 
+/* Held bytes move only when at least as many places before them are free, so each moves once on average. */
 static bool hold_add(struct h2_call *s, const uint8_t *data, size_t n)
 {
-    if (s->hold_off) memmove(s->hold, s->hold + s->hold_off, s->hold_n);
-    s->hold_off = 0;
-    if (s->hold_cap - s->hold_n < n) {
+    if (s->hold_off >= s->hold_n) {
+        memmove(s->hold, s->hold + s->hold_off, s->hold_n);
+        s->hold_off = 0;
+    }
+    if (s->hold_cap - s->hold_off - s->hold_n < n) {
         size_t cap = s->hold_cap ? s->hold_cap : 16 * 1024;
-        while (cap - s->hold_n < n) cap *= 2;
+        while (cap - s->hold_off - s->hold_n < n) cap *= 2;
         uint8_t *hold = realloc(s->hold, cap);
         if (!hold) return false;
         s->hold = hold;
         s->hold_cap = cap;
     }
-    memcpy(s->hold + s->hold_n, data, n);
+    memcpy(s->hold + s->hold_off + s->hold_n, data, n);
     s->hold_n += n;
     return true;
 }

@@ -67,6 +67,7 @@ struct h2_client {
     unsigned limit;       /* of streams, until then */
     bool settled;         /* the peer has acknowledged our settings */
     bool terminated;      /* by us: the peer breaks the protocol */
+    bool no_continue;     /* the peer lets those wait who expect 100 Continue: nobody asks for it any more */
     enum err lost;        /* ERR_OK: the connection stands */
     struct list streams;  /* all */
     struct list due;      /* those with something to be done at the end of the round */
