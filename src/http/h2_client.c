@@ -258,6 +258,14 @@ bool h2_client_is_over(const struct h2_client *c)
     return c->lost != ERR_OK || c->goaway || nghttp2_session_check_request_allowed(c->session) == 0;
 }
 
+void h2_client_set_meter(struct h2_client *c, struct meter memory)
+{
+    CHECK(list_empty(&c->streams));
+    c->memory = memory;
+}
+
+bool h2_client_admits_none(const struct h2_client *c) { return c->peer_settled && h2_client_limit(c) == 0; }
+
 bool h2_client_got_goaway(const struct h2_client *c) { return c->goaway; }
 
 unsigned h2_client_limit(const struct h2_client *c)

@@ -74,6 +74,7 @@ struct h2_client {
     unsigned nstreams;    /* all: also those told that nghttp2 has not closed yet */
     unsigned live;        /* not told */
     uint64_t grown_bytes; /* of windows, beyond H2_WINDOW_MIN each */
+    struct meter memory;  /* counts what is held */
     /* the header block that is being received: there is never more than one */
     char *text;
     size_t text_n;

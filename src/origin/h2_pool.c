@@ -19,6 +19,7 @@
 #define REFUSED_HOLD_MS 100
 #define FAILED_HOLD_MS 500 /* after a failed connect, while there are other connections */
 #define TENURE_MS 1000 /* a connection is kept so long before another worker may have its slot */
+#define DENIED_MS 1000 /* how long those wait whom the origin allows no request at all */
 #define ROOM_GUESS 32  /* calls that a connection under way is expected to take */
 
 /* As in pool.c. */
@@ -47,6 +48,7 @@ struct h2_pool {
     struct choice *choice;
     struct loop *loop;
     struct client_timeouts timeouts;
+    struct meter memory;
     struct connect_env env;
     struct slot_member *member;
     unsigned slots_in_hand;
@@ -328,6 +330,7 @@ static void connect_done(void *arg, enum err e, struct stream *s)
         c->client = NULL;
         return connect_failed(c, e);
     }
+    h2_client_set_meter(c->client, p->memory);
     choice_offered(p->choice, true, loop_now_ms(p->loop));
     list_remove(&c->link);
     p->nconnecting--;
@@ -377,6 +380,19 @@ static void serve_waiters(struct h2_pool *p)
     }
 }
 
+/* When those who wait are told no: every connection is open and allows no request (MAX_CONCURRENT_STREAMS 0). More of them
+ * would hardly be better. 0: it is not so. */
+static uint64_t denied_until_ms(const struct h2_pool *p)
+{
+    uint64_t until = 0;
+    for (struct list *n = p->open.next; n != &p->open; n = n->next) {
+        const struct h2_link *c = conn_of(n);
+        if (!h2_client_admits_none(c->client)) return 0;
+        if (c->opened_ms + DENIED_MS > until) until = c->opened_ms + DENIED_MS;
+    }
+    return until;
+}
+
 /* How many connects would help those who wait, and the climb. */
 static unsigned connects_wanted(const struct h2_pool *p)
 {
@@ -385,7 +401,7 @@ static unsigned connects_wanted(const struct h2_pool *p)
     uint64_t outstanding = 0;
     /* Nobody knows yet whether this origin speaks h2: one connection finds out. */
     if (p->nopen == 0 && wanted > 1) wanted = 1;
-    if (p->nopen && loop_now_ms(p->loop) < p->connect_after_ms) return 0;
+    if (p->nopen && (loop_now_ms(p->loop) < p->connect_after_ms || denied_until_ms(p))) return 0;
     for (struct list *n = p->open.next; n != &p->open; n = n->next) outstanding += conn_of(n)->outstanding;
     bool busy = p->nopen && outstanding >= (uint64_t)p->nopen * CLIMB_BUSY_BYTES;
     if (busy && p->nopen < p->climb.target && wanted < p->climb.target - p->nopen) wanted = p->climb.target - p->nopen;
@@ -458,6 +474,7 @@ static void idle_expire(struct h2_pool *p)
 {
     uint64_t now = loop_now_ms(p->loop), next = UINT64_MAX;
     if (p->nwaiters && now < p->connect_after_ms) next = p->connect_after_ms;
+    if (p->nwaiters && denied_until_ms(p) && denied_until_ms(p) < next) next = denied_until_ms(p);
     LIST_EACH_SAFE(n, tmp, &p->open) {
         struct h2_link *c = conn_of(n);
         uint64_t due = h2_client_idle_since_ms(c->client) + p->conf->idle_timeout_ms;
@@ -467,7 +484,7 @@ static void idle_expire(struct h2_pool *p)
         else if (due < next) next = due;
     }
     if (next == UINT64_MAX) timer_stop(&p->timer);
-    else timer_set(&p->timer, next - now);
+    else timer_set(&p->timer, next > now ? next - now : 0);
 }
 
 static void pool_due(struct timer *t)
@@ -515,6 +532,14 @@ static void climb_due(struct timer *t)
     task_schedule(&p->serve);
 }
 
+static void deny_waiters(struct h2_pool *p)
+{
+    uint64_t until = denied_until_ms(p);
+    if (!until || p->nconnecting) return;
+    if (loop_now_ms(p->loop) >= until) return waiters_fail(p, ERR_OVERLOAD);
+    idle_expire(p); /* sets the timer */
+}
+
 /* ---- life */
 
 static void pool_finish(struct h2_pool *p);
@@ -524,6 +549,7 @@ static void pool_serve(struct task *t)
     struct h2_pool *p = container_of(t, struct h2_pool, serve);
     CHECK_OBJ(p, POOL_MAGIC);
     serve_waiters(p);
+    if (p->nwaiters) deny_waiters(p);
     start_connects(p);
     for (; p->slots_in_hand; p->slots_in_hand--) slots_release(p->member);
     give_up_spares(p);
@@ -556,6 +582,7 @@ enum err h2_pool_create(const struct conn_pool_conf *c, struct conn_pool *h1, st
     p->stats = c->stats;
     p->h1 = h1;
     p->choice = choice;
+    p->memory = c->memory;
     p->loop = mailbox_loop(c->mailbox);
     p->timeouts = (struct client_timeouts){.connect_ms = oc->connect_ms,
                                            .tls_ms = oc->tls_ms,

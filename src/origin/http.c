@@ -582,7 +582,8 @@ enum err http_worker_open(struct origin_worker *w, unsigned index)
                                 .slots = ho->slots,
                                 .index = 2 * index,
                                 .mailbox = w->mailbox,
-                                .stats = &w->stats};
+                                .stats = &w->stats,
+                                .memory = w->origin->memory};
     bool h2 = conf->http2 == HTTP2_PRIOR_KNOWLEDGE || (conf->http2 == HTTP2_AUTO && ho->tls_h2);
     enum err e = conn_pool_create(&pc, &hw->pool);
     if (e == ERR_OK && h2) {

@@ -609,13 +609,15 @@ static void test_choice_changes_over_by_measurement(void **state)
     assert_int_equal(choice_pick(&c, 2 << 20, 0), PROTO_H1);
     choice_offered(&c, true, 0);
     unsigned other = 0;
-    for (int i = 0; i < 6400; i++) other += choice_pick(&c, 100, 0) == PROTO_H1;
+    for (int i = 0; i < 1600; i++) other += choice_pick(&c, 100, 0) == PROTO_H1;
     assert_int_equal(other, 100);
     for (int i = 0; i < 100; i++) choice_learn_small(&c, PROTO_H2, 1000);
     for (int i = 0; i < 15; i++) choice_learn_small(&c, PROTO_H1, 100);
     assert_int_equal(c.now[LOAD_SMALL], PROTO_H2); /* too few */
     choice_learn_small(&c, PROTO_H1, 100);
     assert_int_equal(c.now[LOAD_SMALL], PROTO_H1);
+    for (int i = 0; i < 6400; i++) other += choice_pick(&c, 100, 0) == PROTO_H2; /* more seldom, now that it is known */
+    assert_int_equal(other, 200);
     for (int i = 0; i < 100; i++) choice_learn_small(&c, PROTO_H1, 1200); /* worse, but not by a third */
     assert_int_equal(c.now[LOAD_SMALL], PROTO_H1);
     for (int i = 0; i < 100; i++) choice_learn_small(&c, PROTO_H1, 1500);
