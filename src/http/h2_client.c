@@ -30,9 +30,11 @@ bool h2_client_out_add(struct h2_client *c, const void *p, size_t n)
     return true;
 }
 
-/* How the end of the connection looks to one request. */
+/* How the end of the connection looks to one request. A peer that has spoken HTTP/2 before and then breaks it does so for
+ * one request's sake: those it has not answered yet are bystanders, and may try elsewhere. */
 static enum err lost_result(const struct h2_call *s, enum err e)
 {
+    if (e == ERR_PROTOCOL && s->client->peer_settled && !s->got_bytes) return ERR_RESET;
     if (e == ERR_END) return s->got_bytes ? ERR_TRUNCATED : ERR_CLOSED;
     return e;
 }

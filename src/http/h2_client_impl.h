@@ -38,6 +38,7 @@ enum {
     H2_CHUNKS = 16,
     H2_PULL_BYTES = 256 * 1024,
     H2_EXPECT_WAIT_MS = 1000,
+    H2_REQUEST_HEAD_MAX = 4 << 20, /* as nghttp2 counts; 64 KiB by itself */
     H2_MAX_INTERIM = 16,       /* 1xx responses before the final one */
     H2_MAX_CONTINUATIONS = 32, /* frames of one header block */
     H2_PING_QUIET_MS = 5000,   /* no byte for so long: ask whether the peer is there */

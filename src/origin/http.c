@@ -205,6 +205,17 @@ static bool is_idempotent(enum method m)
            m == METHOD_TRACE;
 }
 
+/* If it was carried out after all, a write with a condition fails the second time. */
+static bool is_conditional_write(const struct http_call *call)
+{
+    if (call->r.method == METHOD_GET || call->r.method == METHOD_HEAD) return false;
+    for (unsigned i = 0; i < call->r.nhdrs; i++) {
+        enum hdr_id id = call->r.hdrs[i].id;
+        if (id == HDR_IF_MATCH || id == HDR_IF_NONE_MATCH || id == HDR_IF_UNMODIFIED_SINCE) return true;
+    }
+    return call->r.if_match.n > 0;
+}
+
 static bool is_broken_off(enum err e)
 {
     return e == ERR_CLOSED || e == ERR_RESET || e == ERR_TRUNCATED || e == ERR_IO || e == ERR_TLS;
@@ -215,7 +226,7 @@ static bool may_retry_free(const struct http_call *call, enum err e)
     const struct h1_client *h1 = call->conn ? conn_h1(call->conn) : NULL;
     if (call->replay.lost) return false;
     if (call->h2 && h2_call_unprocessed(call->h2)) return call->free_tries < FREE_TRIES_MAX;
-    if (call->replay.touched || call->retried || !is_idempotent(call->r.method)) return false;
+    if (call->replay.touched || call->retried || !is_idempotent(call->r.method) || is_conditional_write(call)) return false;
     if (h1 && (!conn_reused(call->conn) || h1_client_got_bytes(h1) || h1_client_sent_body(h1))) return false;
     if (!h1 && (!h2_link_reused(call->h2_link) || h2_call_got_bytes(call->h2))) return false;
     return is_broken_off(e);

@@ -71,6 +71,7 @@ class Connection:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(
             client_side=False, header_encoding="latin-1", validate_outbound_headers=False,
             normalize_outbound_headers=True))
+        self.h2.decoder.max_header_list_size = 1 << 22
         self.out, self.streams = bytearray(), {}
         self.settled = False      # our settings were acknowledged
         self.last = None          # streams above are not answered any more (GOAWAY)
@@ -115,7 +116,7 @@ class Connection:
     def run(self):
         with self.cond:
             want = {Setting.MAX_CONCURRENT_STREAMS: self.origin.max_streams, Setting.ENABLE_PUSH: 0,
-                    Setting.INITIAL_WINDOW_SIZE: self.origin.initial_window, Setting.MAX_HEADER_LIST_SIZE: 65536}
+                    Setting.INITIAL_WINDOW_SIZE: self.origin.initial_window, Setting.MAX_HEADER_LIST_SIZE: 1 << 22}
             self.h2.local_settings = h2.settings.Settings(client=False, initial_values={
                 k: v for k, v in want.items() if v is not None})
             self.h2.initiate_connection()

@@ -411,6 +411,44 @@ def test_what_breaks_one_stream_leaves_the_others_alone(clear):
     assert not t.is_alive() and origin.count("/b/k") == 1 and len(origin.h2conns) == 1
 
 
+@pytest.mark.parametrize("name", ["ping_of_7", "hpack_garbage", "data_on_stream_0", "settings_window"])
+def test_what_breaks_the_connection_lets_bystanders_go_elsewhere(clear, name):
+    p, origin = clear(ONCE, workers=1)
+    for i in range(8):
+        origin.put("/b/k%d" % i, 1000)
+    p.get_checked("/b/k0", 1000)
+    gate = threading.Event()
+    origin.on(method="GET", when=lambda r: r.conn == 1, path="/b/bad", frames=GARBAGE[name])
+    origin.on(when=lambda r: r.conn == 1 and r.path != "/b/k0", gate=gate)
+    done = []
+
+    def get(i):
+        p.get_checked("/b/k%d" % i, 1000)
+        done.append(i)
+    threads = [threading.Thread(target=get, args=(i,)) for i in range(1, 8)]
+    for t in threads:
+        t.start()
+    net.wait_until("they have come", lambda: origin.count() == 8)
+    p.get("/b/bad")
+    for t in threads:
+        t.join(30 * net.SLOW)
+    gate.set()
+    assert sorted(done) == list(range(1, 8))
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_conditional_write_that_may_have_happened_is_not_repeated(clear, how):
+    p, origin = clear(ONCE, workers=1)
+    origin.put("/b/k", 10)
+    p.get("/b/k")
+    origin.on(method="DELETE", close=how)
+    assert p.fetch("DELETE", "/b/k", {"If-Match": '"x"'}).status == 502
+    assert origin.count(method="DELETE") == 1
+    p.get("/b/k")
+    assert p.fetch("DELETE", "/b/k").status == 502
+    assert origin.count(method="DELETE") == 3, "one without a condition is, once"
+
+
 def test_no_wrong_byte_when_the_frames_go_wrong_in_a_body(clear):
     """Every part breaks somewhere, each in its own way; the connection with it."""
     p, origin = clear(SMALL_PARTS, cache=SLICES)

@@ -164,6 +164,15 @@ def test_a_thousand_small_objects_share_few_connections(pair):
     assert connections(p)["created"] <= 8 and origin.count() == 1000
 
 
+def test_heads_as_large_as_the_configuration_allows(pair):
+    p, origin = pair(limits={"head_size": "256KiB", "request_memory": "1MiB"})
+    origin.put("/b/k", 1000)
+    fields = [("X-Amz-Meta-%d" % i, "v" * 3000) for i in range(70)]
+    assert p.get("/b/k", fields).status == 200
+    assert p.fetch("PUT", "/b/up", fields, body=b"abc").status == 200
+    assert len([n for n, v in origin.log("/b/up")[0].headers if n.startswith("x-amz-meta-")]) == 70
+
+
 # ---- uploads
 
 
