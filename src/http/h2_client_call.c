@@ -184,7 +184,7 @@ static size_t deliver(struct h2_call *s, const uint8_t *data, size_t n)
 /* Held bytes move only when at least as many places before them are free, so each moves once on average. */
 static bool hold_add(struct h2_call *s, const uint8_t *data, size_t n)
 {
-    if (s->hold_off >= s->hold_n) {
+    if (s->hold_off && s->hold_off >= s->hold_n) {
         memmove(s->hold, s->hold + s->hold_off, s->hold_n);
         s->hold_off = 0;
     }

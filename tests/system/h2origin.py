@@ -193,13 +193,13 @@ class Connection:
             self.settled = True
         elif isinstance(e, h2.events.PingReceived):
             self.pings += 1
-        elif s is None:
-            return
         elif isinstance(e, h2.events.DataReceived):
-            if s.over:
-                self._acknowledge(s, e.flow_controlled_length)
+            if s is None or s.over:
+                self._acknowledge(e.stream_id, e.flow_controlled_length)
             else:
                 s.data.append((e.data, e.flow_controlled_length))
+        elif s is None:
+            return
         elif isinstance(e, h2.events.StreamEnded):
             s.ended = True
         elif isinstance(e, h2.events.StreamReset):
@@ -224,10 +224,10 @@ class Connection:
         self.peak = max(self.peak, running)
         threading.Thread(target=self._stream, args=(s, rec), daemon=True).start()
 
-    def _acknowledge(self, s, length):
+    def _acknowledge(self, sid, length):
         """The connection's window is given back whatever became of the stream."""
         if length:
-            self.h2.acknowledge_received_data(length, s.sid)
+            self.h2.acknowledge_received_data(length, sid)
 
     def _wake(self):
         try:
@@ -255,7 +255,7 @@ class Connection:
             with self.cond:
                 s.over = True
                 if not self.closed:
-                    self._acknowledge(s, sum(length for _, length in s.data))
+                    self._acknowledge(s.sid, sum(length for _, length in s.data))
                     self._flush()
                 self.cond.notify_all()
             rec.done.set()
@@ -298,7 +298,7 @@ class Connection:
                 if not s.data:
                     break
                 data, length = s.data.pop(0)
-                self._acknowledge(s, length)
+                self._acknowledge(s.sid, length)
                 self._flush()
             rec.received += len(data)
             if check and rec.body_ok is not False:

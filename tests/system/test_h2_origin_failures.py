@@ -77,7 +77,6 @@ def test_goaway_while_idle(pair):
 def test_the_gentle_goaway_in_two_steps(pair):
     p, origin = pair(ONCE, workers=1)
     origin.put("/b/k", 300000)
-    origin.put("/b/l", 1000)
     gate = threading.Event()
     origin.on(path="/b/k", mid_gate=(1000, gate))
     t = threading.Thread(target=lambda: p.get_checked("/b/k", 300000))
@@ -85,7 +84,8 @@ def test_the_gentle_goaway_in_two_steps(pair):
     net.wait_until("it has come", lambda: origin.count())
     conn = origin.h2conns[0]
     conn.goaway((1 << 31) - 1)
-    net.wait_until("no new requests there", lambda: p.get("/b/l").status == 200 and origin.log("/b/l")[-1].conn == 2)
+    net.wait_until("no new requests there", lambda: p.fetch("DELETE", "/b/l").status == 204 and
+                   origin.log("/b/l")[-1].conn == 2)
     conn.goaway()
     gate.set()
     t.join(30 * net.SLOW)
