@@ -490,6 +490,7 @@ enum err http_submit(struct origin_worker *w, const struct origin_request *r, co
     call->h2_wait.failed = h2_wait_failed;
     call->start_ns = clock_ns();
     call->expect_bytes = call_bytes(call);
+    call->h2_wait.bytes = r->body ? 0 : call->expect_bytes;
     call->bulk = load_of(call->expect_bytes) == LOAD_BULK;
     if (call->bulk) hw->bulk_in_flight++;
     timer_init(&call->operation, w->loop, operation_due);
