@@ -30,9 +30,11 @@ bool h2_client_out_add(struct h2_client *c, const void *p, size_t n)
     return true;
 }
 
-/* How the end of the connection looks to one request. */
+/* How the end of the connection looks to one request. A peer that has spoken HTTP/2 before and then breaks it does so for
+ * one request's sake: those it has not answered yet are bystanders, and may try elsewhere. */
 static enum err lost_result(const struct h2_call *s, enum err e)
 {
+    if (e == ERR_PROTOCOL && s->client->peer_settled && !s->got_bytes) return ERR_RESET;
     if (e == ERR_END) return s->got_bytes ? ERR_TRUNCATED : ERR_CLOSED;
     return e;
 }
@@ -258,6 +260,14 @@ bool h2_client_is_over(const struct h2_client *c)
     return c->lost != ERR_OK || c->goaway || nghttp2_session_check_request_allowed(c->session) == 0;
 }
 
+void h2_client_set_meter(struct h2_client *c, struct meter memory)
+{
+    CHECK(list_empty(&c->streams));
+    c->memory = memory;
+}
+
+bool h2_client_admits_none(const struct h2_client *c) { return c->peer_settled && h2_client_limit(c) == 0; }
+
 bool h2_client_got_goaway(const struct h2_client *c) { return c->goaway; }
 
 unsigned h2_client_limit(const struct h2_client *c)
@@ -348,6 +358,7 @@ static void on_stream_timer(struct timer *t)
     s->timer_kind = H2_TIMER_NONE;
     if (kind == H2_TIMER_NONE || !h2_call_is_live(s)) return;
     if (kind == H2_TIMER_EXPECT) {
+        s->client->no_continue = true;
         s->hold_body = false;
         s->poke = true;
         h2_call_timer(s, H2_TIMER_SEND);
@@ -374,7 +385,7 @@ static void request_init(struct h2_call *s, const struct client_request *req)
     s->length_known = req->body && req->body_length >= 0;
     s->left = s->length_known ? (uint64_t)req->body_length : 0;
     s->body_end = !req->body || (s->length_known && s->left == 0);
-    s->hold_body = !s->body_end && req->expect_continue;
+    s->hold_body = !s->body_end && req->expect_continue && !s->client->no_continue;
     if (!req->body) return;
     req->body->notify = on_request_body;
     req->body->notify_arg = s;

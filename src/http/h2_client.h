@@ -6,6 +6,7 @@
 #ifndef S3P_HTTP_H2_CLIENT_H
 #define S3P_HTTP_H2_CLIENT_H
 
+#include "base/meter.h"
 #include "http/client.h"
 #include "http/h1_client.h" /* client_timeouts, h1_limits */
 
@@ -23,9 +24,12 @@ struct h2_client_owner {
  * it has said so; 0: no idea. */
 enum err h2_client_create(struct stream *s, const struct h1_limits *limits, const struct client_timeouts *t,
                           unsigned limit, const struct h2_client_owner *owner, void *owner_arg, struct h2_client **out);
+/* Where to count what is held for receivers without space. Windows do not grow while it is tight. Before the first request. */
+void h2_client_set_meter(struct h2_client *c, struct meter memory);
 unsigned h2_client_limit(const struct h2_client *c); /* what the peer allows; 0: it has not said yet */
 /* How many more requests may be sent now. 0 for good once the peer has said GOAWAY or the connection is broken. */
 unsigned h2_client_room(const struct h2_client *c);
+bool h2_client_admits_none(const struct h2_client *c); /* the peer has said that it allows no request at all, for now */
 bool h2_client_is_over(const struct h2_client *c); /* no request will ever be sent on it again */
 /* Only with room. Strings of req are copied; its body must live until head or end came. expect_bytes: how long the
  * response will be, as far as the caller knows (0: no idea): sizes the receive window. ERR_NOMEM: nothing was sent. */

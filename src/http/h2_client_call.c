@@ -115,7 +115,7 @@ static void window_set(struct h2_call *s, uint32_t window)
     struct h2_client *c = s->client;
     uint32_t budget = (uint32_t)(H2_GROWN_MAX - c->grown_bytes);
     if (window > H2_WINDOW_MAX) window = H2_WINDOW_MAX;
-    if (window <= s->window) return;
+    if (window <= s->window || meter_is_tight(&c->memory)) return;
     if (window - s->window > budget) window = s->window + budget;
     if (window == s->window || s->closed || s->whole || !c->settled) return;
     if (nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, s->id, (int32_t)window) != 0) return;
@@ -181,19 +181,23 @@ static size_t deliver(struct h2_call *s, const uint8_t *data, size_t n)
     return done;
 }
 
+/* Held bytes move only when at least as many places before them are free, so each moves once on average. */
 static bool hold_add(struct h2_call *s, const uint8_t *data, size_t n)
 {
-    if (s->hold_off) memmove(s->hold, s->hold + s->hold_off, s->hold_n);
-    s->hold_off = 0;
-    if (s->hold_cap - s->hold_n < n) {
+    if (s->hold_off && s->hold_off >= s->hold_n) {
+        memmove(s->hold, s->hold + s->hold_off, s->hold_n);
+        s->hold_off = 0;
+    }
+    if (s->hold_cap - s->hold_off - s->hold_n < n) {
         size_t cap = s->hold_cap ? s->hold_cap : 16 * 1024;
-        while (cap - s->hold_n < n) cap *= 2;
+        while (cap - s->hold_off - s->hold_n < n) cap *= 2;
         uint8_t *hold = realloc(s->hold, cap);
         if (!hold) return false;
+        meter_add(&s->client->memory, cap - s->hold_cap);
         s->hold = hold;
         s->hold_cap = cap;
     }
-    memcpy(s->hold + s->hold_n, data, n);
+    memcpy(s->hold + s->hold_off + s->hold_n, data, n);
     s->hold_n += n;
     return true;
 }
@@ -208,15 +212,20 @@ void h2_call_receive(struct h2_call *s, const uint8_t *data, size_t n)
     if (!hold_add(s, data + done, n - done)) h2_call_finish(s, ERR_NOMEM);
 }
 
+static void hold_free(struct h2_call *s)
+{
+    meter_sub(&s->client->memory, s->hold_cap);
+    free(s->hold);
+    s->hold = NULL;
+    s->hold_off = s->hold_n = s->hold_cap = 0;
+}
+
 static void drain(struct h2_call *s)
 {
     size_t done = deliver(s, s->hold + s->hold_off, s->hold_n);
     s->hold_off += done;
     s->hold_n -= done;
-    if (s->hold_n) return;
-    free(s->hold);
-    s->hold = NULL;
-    s->hold_off = s->hold_cap = 0;
+    if (s->hold_n == 0) hold_free(s);
 }
 
 /* ---- the end */
@@ -276,7 +285,7 @@ void h2_call_free(struct h2_call *s)
     list_remove(&s->due);
     h2_call_stop_request(s);
     timer_stop(&s->timer);
-    free(s->hold);
+    hold_free(s);
     s->magic = 0;
     free(s);
 }

@@ -310,6 +310,7 @@ enum err h2_client_session(struct h2_client *c)
         callbacks_fill(cb);
         nghttp2_option_set_no_auto_window_update(opt, 1);
         nghttp2_option_set_max_reserved_remote_streams(opt, 0);
+        nghttp2_option_set_max_send_header_block_length(opt, H2_REQUEST_HEAD_MAX); /* what clients may send is bounded */
         ok = nghttp2_session_client_new2(&c->session, cb, c, opt) == 0 && settings_queue(c);
     }
     nghttp2_session_callbacks_del(cb);

@@ -38,6 +38,7 @@ enum {
     H2_CHUNKS = 16,
     H2_PULL_BYTES = 256 * 1024,
     H2_EXPECT_WAIT_MS = 1000,
+    H2_REQUEST_HEAD_MAX = 4 << 20, /* as nghttp2 counts; 64 KiB by itself */
     H2_MAX_INTERIM = 16,       /* 1xx responses before the final one */
     H2_MAX_CONTINUATIONS = 32, /* frames of one header block */
     H2_PING_QUIET_MS = 5000,   /* no byte for so long: ask whether the peer is there */
@@ -67,12 +68,14 @@ struct h2_client {
     unsigned limit;       /* of streams, until then */
     bool settled;         /* the peer has acknowledged our settings */
     bool terminated;      /* by us: the peer breaks the protocol */
+    bool no_continue;     /* the peer lets those wait who expect 100 Continue: nobody asks for it any more */
     enum err lost;        /* ERR_OK: the connection stands */
     struct list streams;  /* all */
     struct list due;      /* those with something to be done at the end of the round */
     unsigned nstreams;    /* all: also those told that nghttp2 has not closed yet */
     unsigned live;        /* not told */
     uint64_t grown_bytes; /* of windows, beyond H2_WINDOW_MIN each */
+    struct meter memory;  /* counts what is held */
     /* the header block that is being received: there is never more than one */
     char *text;
     size_t text_n;

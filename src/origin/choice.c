@@ -25,7 +25,8 @@ enum proto choice_pick(struct choice *c, uint64_t bytes, uint64_t now_ms)
     enum proto p = (enum proto)atomic_load_explicit(&c->now[l], RELAXED);
     if (offered != 1) return p;
     uint32_t turn = atomic_fetch_add_explicit(&c->turn[l], 1, RELAXED) + 1;
-    return turn % CHOICE_EXPLORE == 0 ? (enum proto) !p : p;
+    bool known = atomic_load_explicit(&c->seen[l][!p].samples, RELAXED) >= CHOICE_SAMPLES;
+    return turn % (known ? CHOICE_EXPLORE : CHOICE_EXPLORE_FIRST) == 0 ? (enum proto) !p : p;
 }
 
 void choice_offered(struct choice *c, bool h2, uint64_t now_ms)

@@ -3,8 +3,9 @@
  * With `http2: auto` and an origin that offers h2 (ALPN), requests that move 1 MiB and more go over HTTP/1.1, where each
  * has a connection of its own, and all others over HTTP/2, where many share one. What a request of each kind got over
  * each protocol is averaged: the rate for the long ones, times how many ran beside it; the time to the first byte for the
- * short ones, waiting for a connection included. One in 64 goes the other way, so that there is something to compare with.
- * A kind changes over when the other protocol is better by a third over at least 16 requests each.
+ * short ones, waiting for a connection included. One in 16 goes the other way, so that there is something to compare with;
+ * one in 64 when 16 of them have been seen. A kind changes over when the other protocol is better by a third over at least
+ * 16 requests each.
  * An origin that speaks h2 only (it ends HTTP/1.1 connections without a word) gets everything over HTTP/2.
  *
  * Updates of the averages by two workers at the same moment may lose one of the two: they are averages. */
@@ -19,7 +20,7 @@
 
 enum proto { PROTO_H1, PROTO_H2 };
 enum load { LOAD_SMALL, LOAD_BULK };
-enum { CHOICE_BULK_BYTES = 1 << 20, CHOICE_EXPLORE = 64, CHOICE_SAMPLES = 16 };
+enum { CHOICE_BULK_BYTES = 1 << 20, CHOICE_EXPLORE = 64, CHOICE_EXPLORE_FIRST = 16, CHOICE_SAMPLES = 16 };
 
 struct choice {
     enum origin_http2 mode;

@@ -1,7 +1,11 @@
 /* climb.c - see the header. Pure arithmetic: who calls it has the clock and the connections. */
 #include "origin/climb.h"
 
-void climb_init(struct climb *c, unsigned max) { *c = (struct climb){.target = 1, .max = max ? max : 1}; }
+void climb_init(struct climb *c, unsigned start, unsigned max)
+{
+    *c = (struct climb){.max = max ? max : 1};
+    c->target = c->start = start < c->max ? start : c->max;
+}
 
 static void measure_again(struct climb *c)
 {
@@ -33,7 +37,8 @@ void climb_period(struct climb *c, uint64_t now_ms, unsigned open, uint64_t byte
 {
     if (!busy || ms == 0) return measure_again(c);
     if (open < c->target) { /* on trial this is the wait for connections; else they have fallen idle */
-        if (!c->before) c->target = open ? open : 1;
+        unsigned floor = c->target < c->start ? c->target : c->start;
+        if (!c->before) c->target = open > floor ? open : floor;
         return measure_again(c);
     }
     if (++c->periods <= CLIMB_WARM_PERIODS) return;

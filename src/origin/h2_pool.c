@@ -19,6 +19,10 @@
 #define REFUSED_HOLD_MS 100
 #define FAILED_HOLD_MS 500 /* after a failed connect, while there are other connections */
 #define TENURE_MS 1000 /* a connection is kept so long before another worker may have its slot */
+#define DENIED_MS 1000 /* how long those wait whom the origin allows no request at all */
+#define START_CONNS 4 /* over so many bulk is spread before anything has been measured */
+#define SPREAD_BYTES (4u << 20) /* with so much before it, bulk waits for a connection that is on its way, */
+#define HOLD_OUT_MS 500         /* so long */
 #define ROOM_GUESS 32  /* calls that a connection under way is expected to take */
 
 /* As in pool.c. */
@@ -33,7 +37,7 @@ struct h2_link {
     struct connector *connector;
     struct h2_client *client;
     uint64_t outstanding; /* bytes */
-    uint64_t opened_ms, hold_until_ms;
+    uint64_t began_ms, opened_ms, hold_until_ms;
     bool idle;            /* counted as such */
     bool rested;          /* was idle for a while before it was last taken */
     bool to_other;        /* its slot is for another worker */
@@ -47,11 +51,12 @@ struct h2_pool {
     struct choice *choice;
     struct loop *loop;
     struct client_timeouts timeouts;
+    struct meter memory;
     struct connect_env env;
     struct slot_member *member;
     unsigned slots_in_hand;
     struct list waiters, connecting, open, retiring;
-    unsigned nwaiters, nconnecting, nopen, nidle;
+    unsigned nwaiters, nholding, nconnecting, nopen, nidle; /* nholding: waiters that have a choice */
     unsigned limit; /* of streams on a connection, as last seen; 0: never */
     struct climb climb;
     uint64_t period_bytes, period_from_ms;
@@ -203,7 +208,8 @@ static struct h2_wait *wait_of(struct list *n) { return n ? container_of(n, stru
 void h2_wait_init(struct h2_wait *w)
 {
     list_init(&w->link);
-    w->queued = w->again = false;
+    w->queued = w->again = w->holds_out = false;
+    w->bytes = 0;
 }
 
 static void wait_unlink(struct h2_pool *p, struct h2_wait *w)
@@ -211,6 +217,8 @@ static void wait_unlink(struct h2_pool *p, struct h2_wait *w)
     CHECK(w->queued);
     list_remove(&w->link);
     w->queued = false;
+    p->nholding -= w->holds_out;
+    w->holds_out = false;
     p->nwaiters--;
     stat_sub(&p->stats->waiting, 1);
     spare_tell(p);
@@ -239,16 +247,28 @@ static void conn_take(struct h2_link *c)
     if (h2_client_requests(c->client) > 0) stat_add(&p->stats->conn_reused, 1);
 }
 
+/* Whether a connection that is being opened, or could be, is better for w than the best there is. */
+static bool better_waits(const struct h2_pool *p, const struct h2_wait *w, const struct h2_link *best, bool may_begin)
+{
+    if (w->bytes < CLIMB_BUSY_BYTES || best->outstanding < SPREAD_BYTES || p->nopen >= p->climb.target) return false;
+    uint64_t now = loop_now_ms(p->loop);
+    if (p->nconnecting) return now < conn_of(p->connecting.next)->began_ms + HOLD_OUT_MS;
+    return may_begin && now >= p->connect_after_ms;
+}
+
 struct h2_link *h2_pool_get(struct h2_pool *p, struct h2_wait *w)
 {
     CHECK_OBJ(p, POOL_MAGIC);
     CHECK(!w->queued && !p->closing);
-    struct h2_link *c = list_empty(&p->waiters) ? conn_best(p) : NULL;
-    if (c) {
+    struct h2_link *c = p->nwaiters == p->nholding ? conn_best(p) : NULL;
+    bool holds_out = c && better_waits(p, w, c, true);
+    if (c && !holds_out) {
         conn_take(c);
         return c;
     }
     w->queued = true;
+    w->holds_out = holds_out;
+    p->nholding += holds_out;
     if (w->again) list_push_front(&p->waiters, &w->link);
     else list_push_back(&p->waiters, &w->link);
     p->nwaiters++;
@@ -328,6 +348,7 @@ static void connect_done(void *arg, enum err e, struct stream *s)
         c->client = NULL;
         return connect_failed(c, e);
     }
+    h2_client_set_meter(c->client, p->memory);
     choice_offered(p->choice, true, loop_now_ms(p->loop));
     list_remove(&c->link);
     p->nconnecting--;
@@ -351,6 +372,7 @@ static enum err connect_start(struct h2_pool *p)
     c->magic = CONN_MAGIC;
     c->pool = p;
     c->state = CONN_CONNECTING;
+    c->began_ms = loop_now_ms(p->loop);
     enum err e = connector_start(&p->env, connect_done, c, &c->connector);
     if (e != ERR_OK) {
         free(c);
@@ -365,29 +387,56 @@ static enum err connect_start(struct h2_pool *p)
 
 /* ---- serving */
 
-static void serve_waiters(struct h2_pool *p)
+/* The first who does not rather wait. */
+static struct h2_wait *waiter_for(struct h2_pool *p, const struct h2_link *best, bool may_begin)
+{
+    for (struct list *n = p->waiters.next; n != &p->waiters; n = n->next) {
+        struct h2_wait *w = wait_of(n);
+        bool holds_out = better_waits(p, w, best, may_begin);
+        p->nholding += (unsigned)holds_out - (unsigned)w->holds_out;
+        w->holds_out = holds_out;
+        if (!holds_out) return w;
+    }
+    return NULL;
+}
+
+/* may_begin: connections are going to be opened. */
+static void serve_waiters(struct h2_pool *p, bool may_begin)
 {
     while (!p->closing && !list_empty(&p->waiters)) {
-        struct h2_wait *w = wait_of(list_first(&p->waiters));
         struct h2_link *c = conn_best(p);
-        if (!c) return;
+        struct h2_wait *w = c ? waiter_for(p, c, may_begin) : NULL;
+        if (!w) return;
         wait_unlink(p, w);
         conn_take(c);
         w->ready(w, c);
     }
 }
 
+/* When those who wait are told no: every connection is open and allows no request (MAX_CONCURRENT_STREAMS 0). More of them
+ * would hardly be better. 0: it is not so. */
+static uint64_t denied_until_ms(const struct h2_pool *p)
+{
+    uint64_t until = 0;
+    for (struct list *n = p->open.next; n != &p->open; n = n->next) {
+        const struct h2_link *c = conn_of(n);
+        if (!h2_client_admits_none(c->client)) return 0;
+        if (c->opened_ms + DENIED_MS > until) until = c->opened_ms + DENIED_MS;
+    }
+    return until;
+}
+
 /* How many connects would help those who wait, and the climb. */
 static unsigned connects_wanted(const struct h2_pool *p)
 {
     unsigned room = p->limit && p->limit < ROOM_GUESS ? p->limit : ROOM_GUESS;
-    unsigned wanted = (p->nwaiters + room - 1) / room;
+    unsigned wanted = (p->nwaiters - p->nholding + room - 1) / room;
     uint64_t outstanding = 0;
     /* Nobody knows yet whether this origin speaks h2: one connection finds out. */
     if (p->nopen == 0 && wanted > 1) wanted = 1;
-    if (p->nopen && loop_now_ms(p->loop) < p->connect_after_ms) return 0;
+    if (p->nopen && (loop_now_ms(p->loop) < p->connect_after_ms || denied_until_ms(p))) return 0;
     for (struct list *n = p->open.next; n != &p->open; n = n->next) outstanding += conn_of(n)->outstanding;
-    bool busy = p->nopen && outstanding >= (uint64_t)p->nopen * CLIMB_BUSY_BYTES;
+    bool busy = p->nholding || (p->nopen && outstanding >= (uint64_t)p->nopen * CLIMB_BUSY_BYTES);
     if (busy && p->nopen < p->climb.target && wanted < p->climb.target - p->nopen) wanted = p->climb.target - p->nopen;
     return wanted > p->nconnecting ? wanted - p->nconnecting : 0;
 }
@@ -405,7 +454,7 @@ static void start_connects(struct h2_pool *p)
     bool in_line = false;
     for (unsigned k = p->closing ? 0 : connects_wanted(p); k; k--) {
         if (!slot_take(p)) {
-            in_line = p->nwaiters > 0;
+            in_line = p->nwaiters > p->nholding;
             if (!in_line) climb_stop(&p->climb, loop_now_ms(p->loop), p->nopen);
             break;
         }
@@ -457,7 +506,9 @@ static void give_up_spares(struct h2_pool *p)
 static void idle_expire(struct h2_pool *p)
 {
     uint64_t now = loop_now_ms(p->loop), next = UINT64_MAX;
-    if (p->nwaiters && now < p->connect_after_ms) next = p->connect_after_ms;
+    if (p->nholding && p->nconnecting) next = conn_of(p->connecting.next)->began_ms + HOLD_OUT_MS;
+    if (p->nwaiters && now < p->connect_after_ms && p->connect_after_ms < next) next = p->connect_after_ms;
+    if (p->nwaiters && denied_until_ms(p) && denied_until_ms(p) < next) next = denied_until_ms(p);
     LIST_EACH_SAFE(n, tmp, &p->open) {
         struct h2_link *c = conn_of(n);
         uint64_t due = h2_client_idle_since_ms(c->client) + p->conf->idle_timeout_ms;
@@ -467,7 +518,7 @@ static void idle_expire(struct h2_pool *p)
         else if (due < next) next = due;
     }
     if (next == UINT64_MAX) timer_stop(&p->timer);
-    else timer_set(&p->timer, next - now);
+    else timer_set(&p->timer, next > now ? next - now : 0);
 }
 
 static void pool_due(struct timer *t)
@@ -515,6 +566,21 @@ static void climb_due(struct timer *t)
     task_schedule(&p->serve);
 }
 
+static void deny_waiters(struct h2_pool *p)
+{
+    uint64_t until = denied_until_ms(p);
+    if (!until || p->nconnecting) return;
+    if (loop_now_ms(p->loop) >= until) return waiters_fail(p, ERR_OVERLOAD);
+    idle_expire(p); /* sets the timer */
+}
+
+/* Those who would rather wait: for a while, and not in vain. */
+static void hold_outs(struct h2_pool *p)
+{
+    if (p->nconnecting == 0) serve_waiters(p, false);
+    if (p->nholding) idle_expire(p); /* sets the timer */
+}
+
 /* ---- life */
 
 static void pool_finish(struct h2_pool *p);
@@ -523,8 +589,10 @@ static void pool_serve(struct task *t)
 {
     struct h2_pool *p = container_of(t, struct h2_pool, serve);
     CHECK_OBJ(p, POOL_MAGIC);
-    serve_waiters(p);
+    serve_waiters(p, true);
+    if (p->nwaiters) deny_waiters(p);
     start_connects(p);
+    if (p->nholding) hold_outs(p);
     for (; p->slots_in_hand; p->slots_in_hand--) slots_release(p->member);
     give_up_spares(p);
     if (p->nidle && p->timer.due_ms == 0) idle_expire(p);
@@ -556,6 +624,7 @@ enum err h2_pool_create(const struct conn_pool_conf *c, struct conn_pool *h1, st
     p->stats = c->stats;
     p->h1 = h1;
     p->choice = choice;
+    p->memory = c->memory;
     p->loop = mailbox_loop(c->mailbox);
     p->timeouts = (struct client_timeouts){.connect_ms = oc->connect_ms,
                                            .tls_ms = oc->tls_ms,
@@ -576,7 +645,7 @@ enum err h2_pool_create(const struct conn_pool_conf *c, struct conn_pool *h1, st
     list_init(&p->connecting);
     list_init(&p->open);
     list_init(&p->retiring);
-    climb_init(&p->climb, oc->connections_max > UINT16_MAX ? UINT16_MAX : (unsigned)oc->connections_max);
+    climb_init(&p->climb, START_CONNS, oc->connections_max > UINT16_MAX ? UINT16_MAX : (unsigned)oc->connections_max);
     task_init(&p->serve, p->loop, pool_serve);
     timer_init(&p->timer, p->loop, pool_due);
     timer_init(&p->climb_timer, p->loop, climb_due);

@@ -2,7 +2,7 @@
  *
  * A call goes to the connection with the fewest bytes outstanding that has room for it; so long responses spread over
  * what is open, and short ones keep out of their way. Further connections are opened when none has room (the peer's
- * limit of streams) and when more of them are worth it (climb.h), as far as the slots shared with all other
+ * limit of streams) and when more of them are worth it (climb.h), for which bulk waits a moment, as far as the slots shared with all other
  * connections to the origin allow. An origin that turns out not to speak h2 gives its connection to the pool of
  * HTTP/1.1 connections. */
 #ifndef S3P_ORIGIN_H2_POOL_H
@@ -19,11 +19,12 @@ struct h2_wait;
 /* Caller-owned; idle, or queued from h2_pool_get until one of its functions was called or it was withdrawn. */
 struct h2_wait {
     bool again;                                          /* it has waited before: to the front */
+    uint64_t bytes;                                      /* what is expected in answer */
     void (*ready)(struct h2_wait *w, struct h2_link *c); /* c has room for it now */
     void (*failed)(struct h2_wait *w, enum err why);     /* ERR_NOT_SUPPORTED: the origin speaks HTTP/1.1 */
     /* private */
     struct list link;
-    bool queued;
+    bool queued, holds_out;
 };
 
 /* conf->tls: offers h2 (or NULL: prior knowledge). index: another than that of the worker's HTTP/1.1 pool. h1: for

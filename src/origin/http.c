@@ -43,7 +43,8 @@ static void count_error(struct origin_stats *st, enum err e)
     }
 }
 
-/* With the head the caller's request may go away; sending has stopped before. */
+/* With the head the caller's request may go away; sending has stopped before. What was taken from cannot be sent by
+ * anybody else. */
 static void body_let_go(struct http_call *call)
 {
     struct body *real = call->r.body;
@@ -51,11 +52,13 @@ static void body_let_go(struct http_call *call)
     if (!real || real->notify_arg != call) return;
     real->notify = NULL;
     real->notify_arg = NULL;
+    if (call->replay.touched && real->ops) body_close(real);
 }
 
 static void call_free(struct http_call *call)
 {
     body_let_go(call);
+    replay_free(&call->replay);
     pool_destroy(call->mem);
     call->magic = 0;
     free(call);
@@ -75,6 +78,7 @@ static void call_finish(struct http_call *call, enum err e)
     call_unlink(call);
     count_error(&call->base.worker->stats, e);
     call->ending = true;
+    body_let_go(call);
     call->ev.end(call->arg, e);
     call_free(call);
 }
@@ -97,21 +101,19 @@ static void call_failing(struct task *t)
 static enum err body_pull_counted(struct body *b, struct chunk *out, unsigned max, size_t max_bytes, unsigned *n)
 {
     struct http_call *call = container_of(b, struct http_call, body);
-    if (!call->r.body || !call->r.body->ops) return ERR_INCOMPLETE_BODY; /* the caller has closed it under us */
-    enum err e = body_pull(call->r.body, out, max, max_bytes, n);
-    if (e != ERR_AGAIN) call->body_touched = true;
+    enum err e = replay_pull(&call->replay, call->proto == PROTO_H2, out, max, max_bytes, n);
     for (unsigned i = 0; e == ERR_OK && i < *n; i++) stat_add(&call->base.worker->stats.bytes_sent, out[i].len);
     return e;
 }
 
-/* One that nothing was taken from can still be sent: by the free retry, or by the caller's. */
-static void body_close_touched(struct body *b)
+/* One that can still be sent stays open: for the free retry, or the caller's. */
+static void body_close_lost(struct body *b)
 {
     struct http_call *call = container_of(b, struct http_call, body);
-    if (call->body_touched && call->r.body) body_close(call->r.body);
+    if (call->replay.lost && call->r.body && call->r.body->ops) body_close(call->r.body);
 }
 
-static const struct body_ops counted_ops = {.pull = body_pull_counted, .close = body_close_touched};
+static const struct body_ops counted_ops = {.pull = body_pull_counted, .close = body_close_lost};
 
 static void body_more(void *arg)
 {
@@ -124,6 +126,7 @@ static void body_set_up(struct http_call *call)
 {
     if (!call->r.body) return;
     call->body = (struct body){.ops = &counted_ops, .length = call->r.body->length};
+    replay_rewind(&call->replay);
     call->r.body->notify = body_more;
     call->r.body->notify_arg = call;
     call->creq.body = &call->body;
@@ -202,6 +205,17 @@ static bool is_idempotent(enum method m)
            m == METHOD_TRACE;
 }
 
+/* If it was carried out after all, a write with a condition fails the second time. */
+static bool is_conditional_write(const struct http_call *call)
+{
+    if (call->r.method == METHOD_GET || call->r.method == METHOD_HEAD) return false;
+    for (unsigned i = 0; i < call->r.nhdrs; i++) {
+        enum hdr_id id = call->r.hdrs[i].id;
+        if (id == HDR_IF_MATCH || id == HDR_IF_NONE_MATCH || id == HDR_IF_UNMODIFIED_SINCE) return true;
+    }
+    return call->r.if_match.n > 0;
+}
+
 static bool is_broken_off(enum err e)
 {
     return e == ERR_CLOSED || e == ERR_RESET || e == ERR_TRUNCATED || e == ERR_IO || e == ERR_TLS;
@@ -210,9 +224,9 @@ static bool is_broken_off(enum err e)
 static bool may_retry_free(const struct http_call *call, enum err e)
 {
     const struct h1_client *h1 = call->conn ? conn_h1(call->conn) : NULL;
-    if (call->body_touched) return false;
+    if (call->replay.lost) return false;
     if (call->h2 && h2_call_unprocessed(call->h2)) return call->free_tries < FREE_TRIES_MAX;
-    if (call->retried || !is_idempotent(call->r.method)) return false;
+    if (call->replay.touched || call->retried || !is_idempotent(call->r.method) || is_conditional_write(call)) return false;
     if (h1 && (!conn_reused(call->conn) || h1_client_got_bytes(h1) || h1_client_sent_body(h1))) return false;
     if (!h1 && (!h2_link_reused(call->h2_link) || h2_call_got_bytes(call->h2))) return false;
     return is_broken_off(e);
@@ -221,7 +235,7 @@ static bool may_retry_free(const struct http_call *call, enum err e)
 /* Nothing ever came over HTTP/1.1: perhaps the origin speaks HTTP/2 only. */
 static bool may_turn_to_h2(struct http_call *call, enum err e)
 {
-    if (call->proto != PROTO_H1 || !call->hw->h2_pool || call->h1_only || call->body_touched) return false;
+    if (call->proto != PROTO_H1 || !call->hw->h2_pool || call->h1_only || call->replay.touched) return false;
     if (call->conn && (h1_client_got_bytes(conn_h1(call->conn)) || !is_idempotent(call->r.method))) return false;
     return is_broken_off(e) && choice_h1_failed(&call->hw->shared->choice, clock_ns() / 1000000);
 }
@@ -467,6 +481,7 @@ enum err http_submit(struct origin_worker *w, const struct origin_request *r, co
     call->r = *r;
     call->ev = *ev;
     call->arg = arg;
+    replay_init(&call->replay, r->body);
     conn_wait_init(&call->wait);
     call->wait.ready = wait_ready;
     call->wait.failed = wait_failed;
@@ -475,6 +490,7 @@ enum err http_submit(struct origin_worker *w, const struct origin_request *r, co
     call->h2_wait.failed = h2_wait_failed;
     call->start_ns = clock_ns();
     call->expect_bytes = call_bytes(call);
+    call->h2_wait.bytes = r->body ? 0 : call->expect_bytes;
     call->bulk = load_of(call->expect_bytes) == LOAD_BULK;
     if (call->bulk) hw->bulk_in_flight++;
     timer_init(&call->operation, w->loop, operation_due);
@@ -578,7 +594,8 @@ enum err http_worker_open(struct origin_worker *w, unsigned index)
                                 .slots = ho->slots,
                                 .index = 2 * index,
                                 .mailbox = w->mailbox,
-                                .stats = &w->stats};
+                                .stats = &w->stats,
+                                .memory = w->origin->memory};
     bool h2 = conf->http2 == HTTP2_PRIOR_KNOWLEDGE || (conf->http2 == HTTP2_AUTO && ho->tls_h2);
     enum err e = conn_pool_create(&pc, &hw->pool);
     if (e == ERR_OK && h2) {

@@ -7,6 +7,7 @@
 #include "origin/h2_pool.h"
 #include "origin/impl.h"
 #include "origin/pool.h"
+#include "origin/replay.h"
 #include "s3/sigv4.h"
 
 struct http_call;
@@ -60,8 +61,8 @@ struct http_call {
     unsigned free_tries;     /* without having been processed */
     struct pool *mem;
     struct client_request creq;
-    struct body body; /* stands in for r.body: counts, and leaves an untouched one open */
-    bool body_touched;
+    struct body body; /* stands in for r.body: counts, and leaves one open that can be sent again */
+    struct replay replay;
     bool retried, ending;
     struct timer operation;
     struct task failing;

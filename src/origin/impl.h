@@ -24,6 +24,7 @@ struct origin {
     const struct origin_type_ops *ops;
     const struct origin_conf *conf; /* outlives the origin */
     void *priv;                     /* the type's shared state */
+    struct meter memory;            /* of what is held for receivers that are not ready */
 };
 struct origin_worker {
     uint32_t magic;

@@ -51,6 +51,12 @@ void origin_destroy(struct origin *o)
     free(o);
 }
 
+void origin_set_meter(struct origin *o, struct meter memory)
+{
+    CHECK_OBJ(o, ORIGIN_MAGIC);
+    o->memory = memory;
+}
+
 const struct origin_conf *origin_conf(const struct origin *o)
 {
     CHECK_OBJ(o, ORIGIN_MAGIC);

@@ -5,6 +5,7 @@
 #ifndef S3P_ORIGIN_ORIGIN_H
 #define S3P_ORIGIN_ORIGIN_H
 
+#include "base/meter.h"
 #include "base/stat.h"
 #include "conf/conf.h"
 #include "http/client.h"
@@ -52,6 +53,8 @@ struct origin_stats {
 enum err origin_create(const struct origin_conf *c, unsigned nworkers, struct disk *disk, struct origin **out, char *msg,
                        size_t n);
 void origin_destroy(struct origin *o); /* after all its workers are gone */
+/* Where to count bytes that came over HTTP/2 and whose receiver had no room for them. Before the first worker. */
+void origin_set_meter(struct origin *o, struct meter memory);
 const struct origin_conf *origin_conf(const struct origin *o);
 /* HTTP/1.1 or HTTP/2, and why: texts that live for ever. Any thread. */
 void origin_protocol_choice(const struct origin *o, const char **choice, const char **why);

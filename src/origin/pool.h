@@ -36,6 +36,7 @@ struct conn_pool_conf {
     unsigned index; /* of the worker */
     struct mailbox *mailbox;
     struct origin_stats *stats;
+    struct meter memory; /* HTTP/2: of what is held */
 };
 enum err conn_pool_create(const struct conn_pool_conf *c, struct conn_pool **out);
 /* Nobody waits any more; connections in use are waited for. done is called later, from the loop; p is gone then. */

@@ -254,6 +254,7 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
     for (unsigned i = 0; e == ERR_OK && i < c->norigins; i++) {
         e = origin_create(&c->origins[i], p->nworkers, p->disk, &p->origins[i], why, sizeof why);
         if (e != ERR_OK) snprintf(msg, n, "origin %s: %s", c->origins[i].name, why);
+        else origin_set_meter(p->origins[i], (struct meter){&p->memory_bytes, c->memory_bytes});
     }
     if (e == ERR_OK) e = front_tls_create(c, &p->tls, msg, n);
     if (e == ERR_OK && (e = modules_create(&module_api, &p->modules, why, sizeof why)) != ERR_OK)

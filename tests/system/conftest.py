@@ -9,6 +9,7 @@ import proxy as proxy_module
 import pytest
 import servers
 
+pytest_plugins = ["h2fixtures"]
 CI = bool(os.environ.get("CI"))
 
 
