@@ -93,6 +93,7 @@ struct h2_conn {
     enum h2_timer_kind timer_kind;
     enum h2_drain drain;
     bool readable, writable, closed_seen, peer_eof, tls;
+    bool unsure;           /* a read left room and was taken for the last: what a reset said with it is not known yet */
     bool running, kicked, lingering, terminating, settings_seen, faulted;
     bool all_out;          /* at the end of this round there was nothing left to write */
     bool goaway_error;     /* a GOAWAY with an error has left the session, ours or its own */
