@@ -40,7 +40,8 @@ def _clean_environment():
         del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/nonexistent"
-    for name in [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+    for name in [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "all_proxy") or
+                 n in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")]:
         del os.environ[name]
 
 

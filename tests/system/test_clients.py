@@ -30,7 +30,8 @@ def curl(way):
     protocol = {"h1": "--http1.1", "h1tls": "--http1.1", "h2c": "--http2-prior-knowledge", "h2tls": "--http2"}[way.name]
 
     def begin(*argv, **kw):
-        return run("curl", "-q", "-sS", protocol, "--cacert", str(way.pki.ca), *argv, **kw)
+        return run("curl", "-q", *begin.options, *argv, **kw)
+    begin.options = ["-sS", protocol, "--cacert", str(way.pki.ca)]
     return begin
 
 
@@ -74,6 +75,10 @@ def test_curl(http, origin, tmp_path, curl):
         assert origin.objects["/b/chunked"].data == body
 
 
+NO_PRIOR = pytest.mark.ways("h1", "h1tls", "h2tls")   # curl 7.88 cannot use such a connection again, not that of nghttpd either
+
+
+@NO_PRIOR
 def test_curl_reuses_its_connection(http, origin, curl):
     p = http()
     origin.put("/b/k", 1000)
@@ -91,11 +96,13 @@ def test_curl_as_a_client_of_an_http_proxy_and_asking_for_an_upgrade(http, origi
     assert r.stdout == content("/b/k", 1, 0, 1000) and r.stderr == b"1.1"
 
 
+@NO_PRIOR
 def test_curl_parallel_ranges(http, origin, curl):
     p = http()
     origin.put("/b/k", SIZE)
-    r = curl("-f", "-Z", *sum((["-r", "%d-%d" % (i * MIB, (i + 1) * MIB - 1), "-o", "/dev/null", p.url + "/b/k",
-                                         "--next"] for i in range(8)), [])[:-1])
+    r = curl("-Z", *sum((["-f", "-r", "%d-%d" % (i * MIB, (i + 1) * MIB - 1), "-o", "/dev/null", p.url + "/b/k", "--next",
+                          *curl.options] for i in range(7)), []), "-f", "-r", "7340032-8388607", "-o", "/dev/null",
+             p.url + "/b/k")
     assert r.returncode == 0
     assert origin.bytes_sent() <= SIZE
 

@@ -5,6 +5,7 @@ import random
 import signal
 import socket
 import ssl
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -100,6 +101,23 @@ def test_reset_in_the_body_leaves_the_connection_good(both, origin, pki, h2_way)
     origin.settle()
 
 
+def test_a_reset_that_comes_together_with_bytes(both, origin, pki, h2_way):
+    """The kernel tells of both in one event, and the read gets the bytes alone."""
+    p = both()
+    origin.put("/b/k", 10)
+    origin.on(path="/b/k", never=True)
+    for _ in range(8):
+        c = h2_conn(p, h2_way, pki)
+        c.request("GET", "/b/k")
+        net.wait_until("it is under way", lambda: p.stats()["requests"]["in_flight"] == 2)
+        c.h2.ping(b"12345678")
+        c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        c.flush()
+        c.close()
+        net.wait_until("it is gone", lambda: p.stats()["connections"]["h2"] == 0)
+    net.wait_until("nothing is under way", lambda: p.stats()["requests"]["in_flight"] <= 1)
+
+
 def test_a_client_that_is_gone_in_the_body(both, origin, pki, h2_way):
     p, size = both(), 8 * MIB
     origin.put("/b/k", size)
@@ -114,7 +132,7 @@ def test_a_client_that_is_gone_in_the_body(both, origin, pki, h2_way):
 @pytest.mark.heavy
 def test_1000_streams_on_10_connections(both, origin, pki, h2_way):
     p, rng = both(), random.Random(h2_way)
-    sizes = [rng.choice([0, 1, 100, 5000, 16384, 60000, 200000]) + rng.randrange(100) for _ in range(40)]
+    sizes = [rng.choice([0, 1, 100, 5000, 16384, 60000, 200000, 1 << 20]) + rng.randrange(100) for _ in range(40)]
     for i, n in enumerate(sizes):
         origin.put("/b/%d" % i, n)
 

@@ -39,7 +39,7 @@ def test_drain_finishes_the_download_under_way_and_takes_no_more(http, origin):
     origin.put("/b/k", size)
     origin.on(path="/b/k", mid_gate=(100000, gate))
     check = Checker("/b/k")
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k")
         r = c.head()
         p.signal(signal.SIGTERM)
@@ -74,7 +74,7 @@ def test_drain_is_bounded_by_shutdown_timeout(http, origin):
     p = http(shutdown_timeout="500ms")
     origin.put("/b/k", 10)
     origin.on(path="/b/k", never=True)
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k")
         net.wait_until("it is under way", lambda: origin.count("/b/k") == 1)
         begin = time.monotonic()
@@ -111,17 +111,17 @@ def test_exit_with_uploads_downloads_and_waiters_under_way_frees_everything(http
     origin.throttle = MIB
     conns = []
     for i in range(6):
-        c = p.conn()
+        c = p.connect()
         c.request("GET", "/b/k")
         conns.append(c)
-    c = p.conn()
+    c = p.connect()
     c.request("PUT", "/b/put", {"Content-Length": str(MIB)})
     c.send(b"x" * 1000)
     conns.append(c)
-    c = p.conn()
+    c = raw.Conn(p.address)
     c.send(b"GET /b/k HTT")
     conns.append(c)
-    c = p.conn()
+    c = p.connect()
     c.request("GET", "/b/k?acl")
     conns.append(c)
     time.sleep(0.3)
