@@ -55,7 +55,7 @@ def of(function, marker, fixtures):
     elif "s3" in fixtures:   # boto3
         names, san = ("h1", "h1tls"), ("h1",)
     else:
-        names = ("h1",) if re.search(r"\.(conn|address)\b", inspect.getsource(function)) else ALL
+        names = ("h1",) if re.search(r"\bp\.(conn\(|address\b)", inspect.getsource(function)) else ALL
         san = UNDER_SANITIZERS
     assert names and set(names) <= set(ALL), names
     if net.SANITIZER:   # not nothing, where the test is about a way that is left out
