@@ -406,6 +406,7 @@ static void put_request_line(struct line *l, const s3p_request_info *i)
     put_url(l, target_url(i), escape_combined);
     PUT(l, " ");
     put_combined_text(l, i->protocol);
+    if (i->protocol.n == 6 && memcmp(i->protocol.p, "HTTP/2", 6) == 0) PUT(l, ".0"); /* as Apache and nginx write it */
 }
 
 static void render_combined(struct line *l, const s3p_request_info *i)

@@ -96,6 +96,7 @@ struct h2_conn {
     enum h2_drain drain;
     int32_t drain_last; /* when final: the last stream that our GOAWAY lets the client count on */
     bool readable, writable, closed_seen, peer_eof, tls;
+    bool unsure;           /* a read left room and was taken for the last: what a reset said with it is not known yet */
     bool running, kicked, lingering, terminating, settings_seen;
     bool all_out;          /* at the end of this round there was nothing left to write */
     unsigned resets_counted; /* RST_STREAMs of the session's own that were counted before they left it */

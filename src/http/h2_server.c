@@ -279,7 +279,8 @@ static void conn_input(struct h2_conn *c)
             c->read_ns = clock_ns();
             stat_add(&s->stats.bytes_received, got);
             /* A read that left room has drained the socket: the next edge will tell (see h1_server.c). */
-            if (got < SCRATCH_BYTES && !c->tls && !c->closed_seen) c->readable = false;
+            c->unsure = got < SCRATCH_BYTES && !c->tls && !c->closed_seen;
+            if (c->unsure) c->readable = false;
             session_recv(c, s->scratch, got);
         }
     }
@@ -425,6 +426,16 @@ static bool conn_step(struct h2_conn *c)
     return false;
 }
 
+/* A reset that came together with bytes makes no edge of its own, and not always READY_CLOSED: it is the next read that
+ * tells. That read is made only where streams wait, for nothing else would tell that nobody waits for them any more. */
+static bool conn_doubts(struct h2_conn *c)
+{
+    bool again = c->unsure && c->live && c->all_out;
+    c->unsure = false;
+    if (again) c->readable = true;
+    return again;
+}
+
 static void conn_run(struct h2_conn *c)
 {
     CHECK_OBJ(c, H2_CONN_MAGIC);
@@ -435,7 +446,7 @@ static void conn_run(struct h2_conn *c)
         c->kicked = false;
         if (conn_step(c)) return;
         if (c->fail) continue;
-        if (!c->kicked) break;
+        if (!c->kicked && !conn_doubts(c)) break;
         if (round >= ROUNDS || c->budget == 0) {
             task_schedule(&c->task);
             break;

@@ -12,12 +12,13 @@ struct listen_tls {
     struct tls_ctx *ctx; /* under lock */
 };
 
+/* What speaks HTTP/1.1 takes HTTP/1.0 as well, also from a client that offers nothing else. */
 static const char *alpn_of(const struct listen_tls_conf *t, bool http2)
 {
     bool first_h2 = t->nalpn == 0 || t->alpn[0] == PROTOCOL_H2;
     bool h2 = http2 && (first_h2 || t->nalpn == 2), http11 = t->nalpn != 1 || !first_h2;
-    if (h2 && http11) return first_h2 ? "h2,http/1.1" : "http/1.1,h2";
-    return h2 ? "h2" : "http/1.1";
+    if (h2 && http11) return first_h2 ? "h2,http/1.1,http/1.0" : "http/1.1,h2,http/1.0";
+    return h2 ? "h2" : "http/1.1,http/1.0";
 }
 
 static enum err load(const struct listen_tls *t, struct tls_ctx *previous, struct tls_ctx **out, char *msg, size_t n)

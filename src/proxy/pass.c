@@ -118,7 +118,7 @@ static enum err pass_fields(struct request *r, struct pass *p, enum aws_chunked_
 {
     const struct head *h = &r->x->req;
     struct hdr *out = pool_alloc(r->x->pool, (h->nhdrs + 1) * sizeof *out);
-    struct str via = source_via(r->worker->proxy, h->minor, r->x->pool);
+    struct str via = source_via(r->worker->proxy, r->x, r->x->pool);
 
     if (!out || !via.p) return ERR_NOMEM;
     for (unsigned i = 0; i < h->nhdrs; i++) {

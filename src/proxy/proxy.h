@@ -139,7 +139,7 @@ struct source *source_ref(struct source *s);
 void source_unref(struct source *s);
 /* Our mark for requests that go on to an origin, {NULL,0} when out of memory; and whether such a mark of this very process
  * is in the request: it goes in circles. */
-struct str source_via(const struct proxy *p, unsigned minor, struct pool *pool);
+struct str source_via(const struct proxy *p, const struct exchange *x, struct pool *pool);
 bool source_loops(const struct proxy *p, const struct head *req);
 /* The base of the cache key of what is at a raw path of an origin: its name, NUL, and the path decoded (behind the bucket
  * that stood in the host name, if there was one), so that all spellings of a path have one base. Spellings that need not

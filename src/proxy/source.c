@@ -111,9 +111,10 @@ enum err request_make_key(struct request *r)
 /* ---- Via */
 
 /* The comment tells us from other proxies of this name that may well stand in the same chain. */
-struct str source_via(const struct proxy *p, unsigned minor, struct pool *pool)
+struct str source_via(const struct proxy *p, const struct exchange *x, struct pool *pool)
 {
-    return pool_f(pool, "1.%u " PROXY_NAME " (%s)", minor, p->via_id);
+    bool two = x->proto == PROTO_H2;
+    return pool_f(pool, "%u.%u " PROXY_NAME " (%s)", two ? 2 : 1, two ? 0 : x->req.minor, p->via_id);
 }
 
 bool source_loops(const struct proxy *p, const struct head *req)
@@ -209,7 +210,7 @@ enum err request_make_source(struct request *r)
     s->address.bucket = pool_str(p, r->s3.address.bucket);
     s->address.key = pool_str(p, r->s3.address.key);
     s->hdrs = pool_alloc(p, (s->req.nhdrs + 1) * sizeof *s->hdrs);
-    struct str via = source_via(r->worker->proxy, r->x->req.minor, p);
+    struct str via = source_via(r->worker->proxy, r->x, p);
     if (e != ERR_OK || !s->path.p || !s->query.p || !s->address.bucket.p || !s->address.key.p || !s->hdrs || !via.p) {
         pool_destroy(p);
         return ERR_NOMEM;

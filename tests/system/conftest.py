@@ -8,6 +8,8 @@ import origin as origin_module
 import proxy as proxy_module
 import pytest
 import servers
+import ways
+from pki import Pki
 
 pytest_plugins = ["h2fixtures"]
 CI = bool(os.environ.get("CI"))
@@ -17,6 +19,14 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "heavy: big bodies or many clients")
     config.addinivalue_line("markers", "nosan: not run against sanitizer builds (nothing of the proxy's own that the "
                                        "others do not run, or only speed)")
+    config.addinivalue_line("markers", "ways(names, san=...): the protocols a test runs over, see ways.py")
+
+
+def pytest_generate_tests(metafunc):
+    if "way" in metafunc.fixturenames:
+        names = ways.of(metafunc.function, metafunc.definition.get_closest_marker("ways"), metafunc.fixturenames)
+        if names != ["h1"]:
+            metafunc.parametrize("way", names, indirect=True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -31,7 +41,8 @@ def _clean_environment():
         del os.environ[name]
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/nonexistent"
-    for name in [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+    for name in [n for n in os.environ if n.lower() in ("http_proxy", "https_proxy", "all_proxy") or
+                 n in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")]:
         del os.environ[name]
 
 
@@ -42,8 +53,22 @@ def origin():
     o.stop()
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """A CA and a certificate of the proxy by it."""
+    p = Pki(tmp_path_factory.mktemp("pki"))
+    p.server = p.make("server", ("localhost", "127.0.0.1"))
+    return p
+
+
 @pytest.fixture
-def start(tmp_path):
+def way(request, certificates):
+    """The protocol this run of the test is asked over, see ways.py."""
+    return ways.Way(getattr(request, "param", "h1"), certificates)
+
+
+@pytest.fixture
+def start(tmp_path, way):
     """start(origin_conf, cache=..., server=..., **top) -> a ready Proxy; all are stopped and judged at the end."""
     running = []
 
@@ -52,7 +77,7 @@ def start(tmp_path):
         d.mkdir()
         port = net.free_port()
         conf = text.replace("@PORT@", str(port)) if text else proxy_module.config(port, origin, cache, server, **top)
-        p = proxy_module.Proxy(d, conf, port, env, prefix)
+        p = proxy_module.Proxy(d, conf, port, env, prefix, way=way)
         running.append(p)
         if ready:
             p.wait_ready()
@@ -94,12 +119,12 @@ def s3_origin(url, **over):
     }, over)
 
 
-def client(url, **config):
-    """A boto3 client; path-style, few retries."""
+def client(url, ca=None, **config):
+    """A boto3 client; path-style, few retries. It verifies the certificate of an https url."""
     config.setdefault("retries", {"max_attempts": 1})
     config.setdefault("s3", {"addressing_style": "path"})
     return boto3.client("s3", endpoint_url=url, aws_access_key_id=servers.ACCESS,
-                        aws_secret_access_key=servers.SECRET, region_name=servers.REGION,
+                        aws_secret_access_key=servers.SECRET, region_name=servers.REGION, verify=ca,
                         config=botocore.config.Config(signature_version="s3v4", max_pool_connections=32,
                                                       read_timeout=60 * net.SLOW, **config))
 
@@ -153,4 +178,4 @@ def s3(start, backend, bucket):
     """A proxy that re-signs for moto or versitygw, with an empty bucket: (proxy, backend, boto3 client, bucket)."""
     backend.direct.create_bucket(Bucket=bucket)
     p = start(s3_origin(backend.url))
-    return p, backend, client(p.url), bucket
+    return p, backend, client(p.url, p.ca), bucket

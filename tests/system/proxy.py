@@ -9,6 +9,7 @@ import time
 
 import net
 import raw
+import ways
 import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -58,10 +59,15 @@ def config(port, origin, cache=None, server=None, **top):
 
 
 class Proxy:
-    def __init__(self, tmp, conf, port, env=None, prefix=(), binary=None):
-        """conf: a dict, or the text of the file. prefix: a command that runs the proxy (prlimit ...)."""
+    def __init__(self, tmp, conf, port, env=None, prefix=(), binary=None, way=None):
+        """conf: a dict, or the text of the file. prefix: a command that runs the proxy (prlimit ...).
+        way: how get() and the like ask it; `address` and `port` are of its cleartext listener whatever the way is."""
         self.tmp, self.port, self.address = tmp, port, ("127.0.0.1", port)
-        self.url = "http://127.0.0.1:%d" % port
+        self.way = way or ways.Way("h1")
+        if self.way.tls:
+            conf, self.tls_address = self.way.with_listener(conf)
+        self.url = "https://127.0.0.1:%d" % self.tls_address[1] if self.way.tls else "http://127.0.0.1:%d" % port
+        self.ca = str(self.way.pki.ca) if self.way.tls else None
         self.conf = copy.deepcopy(conf)
         self.file = tmp / "proxy.yaml"
         self.file.write_text(conf if isinstance(conf, str) else yaml.safe_dump(conf, sort_keys=False))
@@ -157,9 +163,7 @@ class Proxy:
         return json.loads(r.body)
 
     def purge(self, **what):
-        r = raw.fetch(self.address, "POST", "/_s3dlio/purge", {"Content-Type": "application/json"},
-                      json.dumps(what).encode())
-        return r
+        return self.fetch("POST", "/_s3dlio/purge", {"Content-Type": "application/json"}, json.dumps(what).encode())
 
     def memory_kib(self):
         """(resident, resident and anonymous) of the process."""
@@ -180,20 +184,23 @@ class Proxy:
 
     # asking it
 
+    def connect(self, timeout=20, rcvbuf=None):
+        """A connection of this test's way: request(), head(), pieces(), body(), response(), one after the other."""
+        return self.way.connect(self.tls_address if self.way.tls else self.address, timeout * net.SLOW, rcvbuf)
+
     def get(self, target, headers=(), **kw):
-        kw.setdefault("timeout", 20 * net.SLOW)
-        return raw.get(self.address, target, headers, **kw)
+        return self.fetch("GET", target, headers, **kw)
 
-    def fetch(self, method, target, headers=(), body=None, **kw):
-        kw.setdefault("timeout", 20 * net.SLOW)
-        return raw.fetch(self.address, method, target, headers, body, **kw)
+    def fetch(self, method, target, headers=(), body=None, timeout=20, **kw):
+        return raw.ask(self.connect(timeout), method, target, headers, body, **kw)
 
-    def get_checked(self, path, size, first=0, length=None, **kw):
-        kw.setdefault("timeout", 60 * net.SLOW)
-        return raw.get_checked(self.address, path, size, first, length, **kw)
+    def get_checked(self, path, size, first=0, length=None, timeout=60, rcvbuf=None, **kw):
+        return raw.ask_checked(self.connect(timeout, rcvbuf), path, size, first, length, **kw)
 
     def conn(self, timeout=20, **kw):
-        return raw.Conn(self.address, timeout * net.SLOW, **kw)
+        """A connection for bytes of HTTP/1.1; for what every protocol can say there is connect()."""
+        assert not self.way.two, "p.conn() speaks HTTP/1.1: use p.connect(), or mark the test with ways(\"h1\", \"h1tls\")"
+        return self.connect(timeout, **kw)
 
 
 def run(args, env=None, timeout=12, binary=None, prefix=()):

@@ -123,7 +123,7 @@ def test_small_objects_do_not_waste_memory(http, origin):
     sizes = [1000 + (i * 37) % 8000 for i in range(2000)]
     for i, n in enumerate(sizes):
         origin.put("/b/%d" % i, n)
-    with p.conn() as c:
+    with p.connect() as c:
         for _ in range(2):
             for i, n in enumerate(sizes):
                 check = Checker("/b/%d" % i)

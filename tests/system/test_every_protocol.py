@@ -1,16 +1,13 @@
-"""One suite over HTTP/1.1 and HTTP/2, each in cleartext and over TLS: what a client gets does not depend on how it asks.
-Then what only HTTP/2 and only TLS have: streams side by side, GOAWAY, certificates."""
-import asyncio
+"""What only HTTP/2 and only TLS have: streams side by side, GOAWAY, certificates. What a client gets whatever the protocol
+is tested by all of the other files, see ways.py."""
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
+import struct
 import threading
-import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 
 import h2.errors
@@ -23,26 +20,17 @@ from content import Checker, content
 from h2client import H2Conn
 from pki import DAY, Pki
 from proxy import log_lines, run
+from ways import trusting
 
+pytestmark = pytest.mark.ways("h1")   # its proxies listen both ways at once
 MIB = 1 << 20
 WAYS = {"h1": (False, False), "h2c": (False, True), "h1_tls": (True, False), "h2_tls": (True, True)}
 H2_WAYS = ["h2c", "h2_tls"]
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory):
-    p = Pki(tmp_path_factory.mktemp("pki"))
-    p.server = p.make("server", ("localhost", "127.0.0.1"))
-    return p
-
-
-def trusting(pki, *alpn, chain=None):
-    c = ssl.create_default_context(cafile=str(pki.ca))
-    if alpn:
-        c.set_alpn_protocols(list(alpn))
-    if chain:
-        c.load_cert_chain(*chain)
-    return c
+def pki(certificates):
+    return certificates
 
 
 def text_of(origin_url, pki, tls_port, tls=None, **top):
@@ -64,156 +52,10 @@ def both(start, origin, pki):
     return begin
 
 
-class Way:
-    """An httpx client of one protocol; every response is checked to have come by it."""
-
-    def __init__(self, p, name, pki, connections=16):
-        tls, two = WAYS[name]
-        self.name, self.two = name, two
-        self.options = dict(
-            base_url="https://127.0.0.1:%d" % p.tls_address[1] if tls else p.url, http1=not two, http2=two,
-            verify=trusting(pki) if tls else False, timeout=httpx.Timeout(30 * net.SLOW, pool=None), trust_env=False,
-            limits=httpx.Limits(max_connections=connections))
-        self.client = httpx.Client(**self.options)
-
-    def checked(self, r):
-        assert r.http_version == ("HTTP/2" if self.two else "HTTP/1.1")
-        return r
-
-    def ask(self, method, path, headers=None, body=None, **kw):
-        return self.checked(self.client.request(method, path, headers=headers, content=body, **kw))
-
-    def get_checked(self, path, size, first=0, length=None, versions=(1,)):
-        whole, length = length is None, size - first if length is None else length
-        headers = None if whole else {"Range": "bytes=%d-%d" % (first, first + length - 1)}
-        check = Checker(path, first, versions)
-        with self.client.stream("GET", path, headers=headers) as r:
-            self.checked(r)
-            assert r.status_code == (200 if whole else 206)
-            assert int(r.headers["content-length"]) == length
-            for data in r.iter_raw():
-                check.feed(data)
-        assert check.position == length
-        return r
-
-
-@pytest.fixture(params=WAYS)
-def way(request, both, pki):
-    p = both()
-    w = Way(p, request.param, pki)
-    w.proxy = p
-    yield w
-    w.client.close()
-
-
 def h2_conn(p, name, pki, **kw):
     tls = WAYS[name][0]
     return H2Conn(p.tls_address if tls else p.address, trusting(pki, "h2") if tls else None,
                   kw.pop("timeout", 30) * net.SLOW, **kw)
-
-
-# ---- the same over every protocol
-
-def test_get_head_and_what_is_not_there(way, origin):
-    o = origin.put("/b/k", 5000)
-    for cache in ("MISS", "HIT"):
-        r = way.ask("GET", "/b/k")
-        assert r.status_code == 200 and r.content == content("/b/k", 1, 0, 5000) and r.headers["etag"] == o.etag
-        assert r.headers["x-cache"] == cache and r.headers["content-length"] == "5000"
-    r = way.ask("HEAD", "/b/k")
-    assert r.status_code == 200 and r.content == b"" and r.headers["content-length"] == "5000"
-    assert r.headers["etag"] == o.etag
-    r = way.ask("GET", "/b/none")
-    assert r.status_code == 404 and ET.fromstring(r.content).findtext("Code") == "NoSuchKey"
-    assert way.ask("HEAD", "/b/none").status_code == 404
-    assert way.ask("GET", "/b/k").content == content("/b/k", 1, 0, 5000)   # the connection is still good
-    origin.put("/b/empty", 0)
-    r = way.ask("GET", "/b/empty")
-    assert r.status_code == 200 and r.content == b""
-
-
-def test_ranges_and_conditions(way, origin):
-    o = origin.put("/b/k", 5000)
-    way.ask("GET", "/b/k")
-    for spec, first, last in (("bytes=0-0", 0, 0), ("bytes=100-199", 100, 199), ("bytes=4990-", 4990, 4999),
-                              ("bytes=-5", 4995, 4999), ("bytes=4000-9999", 4000, 4999)):
-        r = way.ask("GET", "/b/k", {"Range": spec})
-        assert r.status_code == 206 and r.headers["content-range"] == "bytes %d-%d/5000" % (first, last)
-        assert r.content == content("/b/k", 1, first, last - first + 1)
-    r = way.ask("GET", "/b/k", {"Range": "bytes=5000-"})
-    assert r.status_code == 416 and r.headers["content-range"] == "bytes */5000"
-    assert ET.fromstring(r.content).findtext("Code") == "InvalidRange"
-    r = way.ask("GET", "/b/k", {"If-None-Match": o.etag})
-    assert r.status_code == 304 and r.content == b"" and r.headers["etag"] == o.etag
-    r = way.ask("GET", "/b/k", {"If-Match": '"other"'})
-    assert r.status_code == 412 and ET.fromstring(r.content).findtext("Code") == "PreconditionFailed"
-    r = way.ask("GET", "/b/k", {"If-Range": '"other"', "Range": "bytes=0-9"})
-    assert r.status_code == 200 and len(r.content) == 5000
-    assert origin.count("/b/k") == 1
-
-
-def test_every_byte_cold_warm_and_in_random_ranges(way, origin):
-    size, rng = 16 * MIB + 4321, random.Random(way.name)
-    origin.put("/b/k", size)
-    way.get_checked("/b/k", size)
-    way.get_checked("/b/k", size)
-    assert origin.bytes_sent("/b/k") == size
-    for _ in range(12):
-        first = rng.randrange(size)
-        way.get_checked("/b/k", size, first, min(size - first, rng.randrange(1, MIB)))
-    assert origin.bytes_sent("/b/k") == size
-
-
-def test_writes_and_what_they_make_stale(way, origin):
-    size = 4 * MIB + 77
-    origin.expect_upload("/b/k", 2)
-    origin.put("/b/k", size)
-    way.get_checked("/b/k", size)
-    assert way.ask("PUT", "/b/k", body=content("/b/k", 2, 0, size)).status_code == 200
-    assert origin.log("/b/k", "PUT")[-1].body_ok
-    way.get_checked("/b/k", size, versions=(2,))
-    assert way.ask("PUT", "/b/small", body=b"").status_code == 200
-    assert way.ask("DELETE", "/b/k").status_code == 204
-    assert way.ask("GET", "/b/k").status_code == 404
-
-
-def test_list(way, origin):
-    listing = b"<ListBucketResult><Contents><Key>dir/0</Key></Contents></ListBucketResult>"
-    origin.on(method="GET", path="/b/", status=200, body=listing, headers={"Content-Type": "application/xml"})
-    r = way.ask("GET", "/b/?list-type=2&prefix=dir%2F")
-    assert r.status_code == 200 and r.content == listing and r.headers["content-type"] == "application/xml"
-    assert origin.log("/b/")[-1].query == "list-type=2&prefix=dir%2F"
-
-
-def test_64_downloads_at_once_on_few_connections(way, origin):
-    sizes = [1 + i * 7919 for i in range(64)]
-    for i, n in enumerate(sizes):
-        origin.put("/b/%d" % i, n)
-    before = way.proxy.stats()["connections"]["accepted"]
-
-    async def one(client, i):
-        check = Checker("/b/%d" % i)
-        async with client.stream("GET", check.path) as r:
-            assert way.checked(r).status_code == 200
-            async for data in r.aiter_raw():
-                check.feed(data)
-        assert check.position == sizes[i]
-
-    async def all_twice():
-        async with httpx.AsyncClient(**way.options) as client:
-            for _ in range(2):
-                await asyncio.gather(*(one(client, i) for i in range(64)))
-    asyncio.run(all_twice())   # not threads: httpx then sends stream ids out of order, which RFC 9113 5.1.1 forbids
-    assert way.proxy.stats()["connections"]["accepted"] - before <= 17
-    assert origin.bytes_sent() == sum(sizes)
-
-
-def test_large_header_is_431(way, origin):
-    origin.put("/b/k", 10)
-    r = way.ask("GET", "/b/k", {"X-Large": "x" * 70000} if not way.two else {"X-%d" % i: "x" * 8000 for i in range(9)})
-    assert r.status_code == 431, r
-    assert way.ask("GET", "/b/k").status_code == 200
-    assert origin.count() == 1
 
 
 # ---- HTTP/2: streams side by side
@@ -237,9 +79,7 @@ def test_64_slow_streams_do_not_hold_back_a_fast_one(both, origin, pki, h2_way):
         for s in slow[:60]:
             c.reset(s)
         for s in slow[60:]:
-            s.hold = False
-            c.h2.acknowledge_received_data(s.received, s.sid)
-        c.flush()
+            c.release(s)
         c.wait(*slow[60:])
         assert all(s.checker.position == size for s in slow[60:])
     net.wait_until("nothing is under way", lambda: p.stats()["requests"]["in_flight"] <= 1)
@@ -262,6 +102,23 @@ def test_reset_in_the_body_leaves_the_connection_good(both, origin, pki, h2_way)
     origin.settle()
 
 
+def test_a_reset_that_comes_together_with_bytes(both, origin, pki, h2_way):
+    """The kernel tells of both in one event, and the read gets the bytes alone."""
+    p = both()
+    origin.put("/b/k", 10)
+    origin.on(path="/b/k", never=True)
+    for _ in range(8):
+        c = h2_conn(p, h2_way, pki)
+        c.request("GET", "/b/k")
+        net.wait_until("it is under way", lambda: p.stats()["requests"]["in_flight"] == 2)
+        c.h2.ping(b"12345678")
+        c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        c.flush()
+        c.close()
+        net.wait_until("it is gone", lambda: p.stats()["connections"]["h2"] == 0)
+    net.wait_until("nothing is under way", lambda: p.stats()["requests"]["in_flight"] <= 1)
+
+
 def test_a_client_that_is_gone_in_the_body(both, origin, pki, h2_way):
     p, size = both(), 8 * MIB
     origin.put("/b/k", size)
@@ -276,7 +133,7 @@ def test_a_client_that_is_gone_in_the_body(both, origin, pki, h2_way):
 @pytest.mark.heavy
 def test_1000_streams_on_10_connections(both, origin, pki, h2_way):
     p, rng = both(), random.Random(h2_way)
-    sizes = [rng.choice([0, 1, 100, 5000, 16384, 60000, 200000]) + rng.randrange(100) for _ in range(40)]
+    sizes = [rng.choice([0, 1, 100, 5000, 16384, 60000, 200000, 1 << 20]) + rng.randrange(100) for _ in range(40)]
     for i, n in enumerate(sizes):
         origin.put("/b/%d" % i, n)
 
@@ -330,52 +187,6 @@ def test_upgrade_h2c_stays_on_http1(both, origin):
     origin.put("/b/k", 10)
     r = p.get("/b/k", {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"})
     assert r.status == 200 and r.version == "HTTP/1.1" and r.body == content("/b/k", 1, 0, 10)
-
-
-# ---- the tools
-
-def tool(*args):
-    if not shutil.which(args[0]):
-        if os.environ.get("CI"):
-            pytest.fail("%s is required in CI" % args[0])
-        pytest.skip("no " + args[0])
-    return subprocess.run(args, stdin=subprocess.DEVNULL, capture_output=True, timeout=60 * net.SLOW)
-
-
-@pytest.mark.parametrize("name", WAYS)
-def test_curl(both, origin, pki, name):
-    p, size = both(), MIB + 1
-    tls, two = WAYS[name]
-    origin.put("/b/k", size)
-    url = ("https://127.0.0.1:%d" % p.tls_address[1] if tls else p.url) + "/b/k"
-    how = ("--http2" if tls else "--http2-prior-knowledge") if two else "--http1.1"
-    for _ in range(2):
-        r = tool("curl", "-sS", "-q", how, "--cacert", str(pki.ca), "-w", "%{stderr}%{http_version} %{http_code}", url)
-        assert r.returncode == 0 and r.stderr.decode() == ("2 200" if two else "1.1 200"), r.stderr
-        assert r.stdout == content("/b/k", 1, 0, size)
-    if how == "--http2-prior-knowledge":   # the Upgrade kind of --http2 gets its answer too, over HTTP/1.1
-        r = tool("curl", "-sS", "-q", "--http2", "-w", "%{stderr}%{http_version} %{http_code}", url)
-        assert r.stderr.decode() == "1.1 200" and r.stdout == content("/b/k", 1, 0, size)
-
-
-def test_nghttp(both, origin, h2_way):
-    p = both()
-    origin.put("/b/k", 300000)
-    url = "https://127.0.0.1:%d/b/k" % p.tls_address[1] if WAYS[h2_way][0] else p.url + "/b/k"
-    r = tool("nghttp", "--no-verify-peer", "-w", "20", "-W", "24", url)
-    assert r.returncode == 0 and r.stdout == content("/b/k", 1, 0, 300000), r.stderr
-
-
-@pytest.mark.parametrize("name", WAYS)
-def test_h2load(both, origin, name):
-    p = both()
-    tls, two = WAYS[name]
-    origin.put("/b/k", 20000)
-    url = ("https://127.0.0.1:%d" % p.tls_address[1] if tls else p.url) + "/b/k"
-    r = tool("h2load", "-n", "2000", "-c", "10", "-m", "100" if two else "1", *([] if two else ["--h1"]), url)
-    out = r.stdout.decode()
-    assert "2000 succeeded, 0 failed, 0 errored, 0 timeout" in out, out
-    assert "status codes: 2000 2xx" in out and origin.count("/b/k") == 1
 
 
 # ---- TLS
@@ -522,10 +333,10 @@ def test_cleartext_to_a_tls_port_and_slow_handshakes_hurt_nobody(both, origin, p
 def test_stats_say_how_clients_came(both, origin, pki):
     p = both()
     origin.put("/b/k", 10)
-    for name in WAYS:
-        w = Way(p, name, pki)
-        assert w.ask("GET", "/b/k").status_code == 200
-        now = p.stats()["connections"]
-        assert now["h2"] == (1 if w.two else 0) and now["tls"] == (1 if "tls" in name else 0), (name, now)
-        w.client.close()
+    for name, (tls, two) in WAYS.items():
+        url = "https://127.0.0.1:%d/b/k" % p.tls_address[1] if tls else p.url + "/b/k"
+        with httpx.Client(http1=not two, http2=two, verify=trusting(pki), trust_env=False, timeout=20 * net.SLOW) as c:
+            assert c.get(url).status_code == 200
+            now = p.stats()["connections"]
+            assert now["h2"] == (1 if two else 0) and now["tls"] == (1 if tls else 0), (name, now)
         net.wait_until("it is closed", lambda: p.stats()["connections"]["open"] == 1)   # the one that asks

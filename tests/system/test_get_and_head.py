@@ -72,6 +72,7 @@ def test_hop_by_hop_fields_of_the_origin_stay_there(http, origin):
         assert r.get("x-stays") == "1"
 
 
+@pytest.mark.ways("h1", "h1tls")   # what HTTP/2 does about them is in test_every_protocol.py
 def test_hop_by_hop_fields_of_the_client_are_not_sent_on(http, origin):
     p = http()
     origin.put("/b/k", 10)
@@ -103,7 +104,7 @@ def test_head_is_answered_from_a_cached_get(http, origin):
     o = origin.put("/b/k", 5000, headers={"x-amz-meta-a": "1"})
     p.get("/b/k")
     origin.clear_log()
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("HEAD", "/b/k")
         r = c.response("HEAD")
         assert (r.status, r.get("content-length"), r.get("etag")) == (200, "5000", o.etag)

@@ -3,9 +3,9 @@ import time
 
 import net
 import pytest
-import raw
 from content import content
 
+pytestmark = pytest.mark.ways("h1", "h1tls")
 MIB = 1 << 20
 
 
@@ -184,6 +184,7 @@ def test_every_response_has_one_date_and_one_length(http, origin):
         assert len(r.all("content-length")) + len(r.all("transfer-encoding")) == 1
 
 
+@pytest.mark.ways("h1")   # in TLS that is no half but a cut
 def test_a_client_that_half_closes_after_its_request_still_gets_the_answer(http, origin):
     p = http()
     origin.put("/b/k", 3 * MIB)
@@ -215,4 +216,4 @@ def test_worker_threads_share_the_connections(http, origin):
     p = http(workers=2)
     origin.put("/b/k", 100)
     for _ in range(20):
-        assert raw.get(p.address, "/b/k").status == 200
+        assert p.get("/b/k").status == 200

@@ -11,6 +11,7 @@ import net
 import proxy as proxy_module
 import pytest
 import raw
+import ways
 import yaml
 from content import Checker
 from proxy import run
@@ -22,7 +23,7 @@ MIB = 1 << 20
 def test_signal_ends_an_idle_proxy_at_once_with_status_0(http, origin, sig):
     p = http()
     origin.put("/b/k", 10)
-    with p.conn() as c:      # an idle keep-alive connection does not hold it
+    with p.connect() as c:   # an idle keep-alive connection does not hold it
         c.request("GET", "/b/k")
         c.response()
         begin = time.monotonic()
@@ -39,7 +40,7 @@ def test_drain_finishes_the_download_under_way_and_takes_no_more(http, origin):
     origin.put("/b/k", size)
     origin.on(path="/b/k", mid_gate=(100000, gate))
     check = Checker("/b/k")
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k")
         r = c.head()
         p.signal(signal.SIGTERM)
@@ -53,6 +54,7 @@ def test_drain_finishes_the_download_under_way_and_takes_no_more(http, origin):
     p.ended()
 
 
+@pytest.mark.ways("h1", "h1tls")
 def test_drain_answers_the_request_that_came_in_time_with_connection_close(http, origin):
     p = http()
     gate = threading.Event()
@@ -74,7 +76,7 @@ def test_drain_is_bounded_by_shutdown_timeout(http, origin):
     p = http(shutdown_timeout="500ms")
     origin.put("/b/k", 10)
     origin.on(path="/b/k", never=True)
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k")
         net.wait_until("it is under way", lambda: origin.count("/b/k") == 1)
         begin = time.monotonic()
@@ -91,7 +93,7 @@ def test_second_signal_ends_it_at_once(http, origin):
     p = http(shutdown_timeout="60s", env={"TSAN_OPTIONS": "exitcode=66:report_thread_leaks=0"})
     origin.put("/b/k", 10)
     origin.on(path="/b/k", never=True)
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k")
         net.wait_until("it is under way", lambda: origin.count("/b/k") == 1)
         p.signal(signal.SIGTERM)
@@ -104,6 +106,7 @@ def test_second_signal_ends_it_at_once(http, origin):
     p.ended()
 
 
+@pytest.mark.ways(*ways.ALL)
 def test_exit_with_uploads_downloads_and_waiters_under_way_frees_everything(http, origin):
     """What a leak checker is for: end it in the middle of everything."""
     p = http(shutdown_timeout="200ms", cache={"slice_size": "64KiB"}, o={"fetch": {"part_size": "128KiB"}})
@@ -111,17 +114,17 @@ def test_exit_with_uploads_downloads_and_waiters_under_way_frees_everything(http
     origin.throttle = MIB
     conns = []
     for i in range(6):
-        c = p.conn()
+        c = p.connect()
         c.request("GET", "/b/k")
         conns.append(c)
-    c = p.conn()
+    c = p.connect()
     c.request("PUT", "/b/put", {"Content-Length": str(MIB)})
     c.send(b"x" * 1000)
     conns.append(c)
-    c = p.conn()
+    c = raw.Conn(p.address)
     c.send(b"GET /b/k HTT")
     conns.append(c)
-    c = p.conn()
+    c = p.connect()
     c.request("GET", "/b/k?acl")
     conns.append(c)
     time.sleep(0.3)

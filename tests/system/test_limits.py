@@ -2,6 +2,7 @@
 import resource
 import select
 import socket
+import ssl
 import threading
 import time
 
@@ -19,14 +20,24 @@ def is_error(r, status, code):
     assert b"<RequestId>" in r.body or not r.get("x-amz-request-id")
 
 
+def goes_on_or_is_closed(p, c):
+    """A head that was too much: HTTP/1.1 cannot tell where the next one begins, in HTTP/2 it is one stream's affair."""
+    if not p.way.two:
+        assert c.is_closed()
+        return
+    c.request("GET", "/_s3dlio/health")
+    assert c.response().status == 200
+
+
 def test_head_too_large_is_431(http):
     p = http(limits={"head_size": "4KiB", "target_size": "2KiB"})
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k", {"X-Long": "a" * 5000})
         is_error(c.response(), 431, "RequestHeaderSectionTooLarge")
-        assert c.is_closed()
+        goes_on_or_is_closed(p, c)
 
 
+@pytest.mark.ways("h1", "h1tls")
 def test_an_endless_head_is_cut_off(http):
     p = http(limits={"head_size": "4KiB", "target_size": "2KiB"})
     with p.conn() as c:
@@ -35,39 +46,39 @@ def test_an_endless_head_is_cut_off(http):
             for i in range(100000):
                 c.send("X-%d: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" % i)
             raise AssertionError("it took 4 MB of head")
-        except (ConnectionResetError, BrokenPipeError):
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
             pass
 
 
 def test_too_many_fields_is_431(http):
     p = http(limits={"headers": 20})
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k", [("X-%d" % i, "v") for i in range(30)])
         assert c.response().status == 431
 
 
 def test_target_too_long_is_414(http):
     p = http(limits={"target_size": "1KiB"})
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/" + "k" * 2000)
         r = c.response()
         assert r.status == 414 and b"<Code>" in r.body
-        assert c.is_closed()
+        goes_on_or_is_closed(p, c)
 
 
 def test_body_too_large_is_413(http, origin):
     p = http(limits={"max_body": "1MiB"})
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("PUT", "/b/k", {"Content-Length": str(2 * MIB)})
         is_error(c.response("PUT"), 413, "EntityTooLarge")
-    with p.conn() as c:   # chunked: noticed on the way
-        c.request("PUT", "/b/chunked", {"Transfer-Encoding": "chunked"})
+    with p.connect() as c:   # of unknown length: noticed on the way
+        c.request("PUT", "/b/chunked", streamed=True)
         try:
             for _ in range(32):
-                c.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
-            c.send(b"0\r\n\r\n")
+                c.send_part(b"x" * 65536)
+            c.send_end()
             assert c.response("PUT").status == 413
-        except (ConnectionResetError, BrokenPipeError, raw.Broken):
+        except (OSError, raw.Broken):
             pass
     assert "/b/chunked" not in origin.objects and "/b/k" not in origin.objects
     assert p.fetch("PUT", "/b/fits", body=b"x" * MIB).status == 200
@@ -78,8 +89,10 @@ def test_body_too_large_is_413(http, origin):
 def test_strange_methods_are_refused(http, origin, method, status):
     p = http()
     origin.put("/b/k", 10)
+    if method == "CONNECT" and p.way.two:
+        pytest.skip("python-h2 sends no CONNECT with a path, and without one it is another thing")
     target = "example.com:443" if method == "CONNECT" else "/b/k"
-    with p.conn() as c:
+    with p.connect() as c:
         c.request(method, target)
         r = c.response()
         assert r.status in status and b"<Error>" in r.body
@@ -97,6 +110,7 @@ def test_methods_of_a_route_are_honoured(http, origin):
     assert origin.count(method="PUT") == origin.count(method="DELETE") == 0
 
 
+@pytest.mark.ways("h1", "h1tls")
 def test_unknown_transfer_coding_is_501(http):
     p = http()
     with p.conn() as c:
@@ -105,6 +119,7 @@ def test_unknown_transfer_coding_is_501(http):
         assert c.is_closed()
 
 
+@pytest.mark.ways("h1", "h1tls")
 def test_slow_head_times_out(http):
     p = http(server={"timeouts": {"head": "500ms"}})
     with p.conn() as c:
@@ -139,24 +154,27 @@ def test_slow_loris_does_not_prolong_its_head(http):
 def test_idle_connection_is_closed_silently(http, origin):
     p = http(server={"timeouts": {"idle": "500ms"}})
     origin.put("/b/k", 10)
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k")
         c.response()
         start = time.monotonic()
         assert c.is_closed(5 * net.SLOW)
         assert time.monotonic() - start < 4 * net.SLOW
-    with p.conn() as c:   # one that never asked anything
+    with p.connect() as c:   # one that never asked anything
         assert c.is_closed(5 * net.SLOW)
 
 
 def test_stalled_request_body_times_out(http, origin):
     p = http(server={"timeouts": {"body": "500ms"}})
-    with p.conn() as c:
+    with p.connect(timeout=6) as c:
         c.request("PUT", "/b/k", {"Content-Length": "1000"})
         c.send(b"x" * 10)
-        answer, how = c.rest(6 * net.SLOW)
-        assert how != "open"
-        assert answer == b"" or answer.split(b" ", 2)[1] in (b"408", b"400")
+        try:
+            assert c.response("PUT").status in (408, 400)
+        except raw.Broken:
+            pass
+        if not p.way.two:
+            assert c.is_closed()
     assert "/b/k" not in origin.objects
 
 
@@ -164,9 +182,13 @@ def test_client_that_never_reads_is_dropped(http, origin):
     p = http(server={"timeouts": {"send": "1s"}})
     origin.put("/b/k", 64 * MIB)
     p.get_checked("/b/k", 64 * MIB)
-    with p.conn(rcvbuf=8192) as c:
+    with p.connect(rcvbuf=8192) as c:
         c.request("GET", "/b/k")
-        net.wait_until("the connection is gone", lambda: p.stats()["connections"]["open"] <= 1, 10)
+        if p.way.two:   # the stream is: its window is used up
+            net.wait_until("the stream is gone", lambda: p.stats()["http2"]["stalled"] == 1)
+            net.wait_until("the request is over", lambda: p.stats()["requests"]["in_flight"] <= 1)
+        else:
+            net.wait_until("the connection is gone", lambda: p.stats()["connections"]["open"] <= 1)
 
 
 def test_connections_beyond_the_limit_get_slow_down(http, origin):
@@ -175,13 +197,13 @@ def test_connections_beyond_the_limit_get_slow_down(http, origin):
     held = []
     try:
         for _ in range(8):   # two are left: the last of the start-up may still be counted
-            c = p.conn()
+            c = p.connect()
             c.request("GET", "/b/k")
             assert c.response().status == 200
             held.append(c)
         refused = 0
         for _ in range(8):
-            c = p.conn()
+            c = p.connect()
             held.append(c)
             c.request("GET", "/b/k")
             r = c.response()
@@ -237,11 +259,12 @@ def test_running_out_of_descriptors_does_not_spin_and_recovers(start, origin):
 def test_requests_per_connection(http, origin):
     p = http(limits={"requests_per_connection": 3})
     origin.put("/b/k", 10)
-    with p.conn() as c:
+    with p.connect() as c:
         for i in range(3):
             c.request("GET", "/b/k")
             r = c.response()
-            assert ((r.get("connection") or "").lower() == "close") == (i == 2)
+            assert r.status == 200
+            assert p.way.two or ((r.get("connection") or "").lower() == "close") == (i == 2)
         assert c.is_closed()
 
 
@@ -252,7 +275,7 @@ def test_a_refused_upload_does_not_hold_the_memory_of_its_body(http, origin):
 
     def push():
         try:
-            with p.conn() as c:
+            with p.connect() as c:
                 c.request("PUT", "/b/k", {"Content-Length": str(1 << 30)})
                 for _ in range(200):
                     c.send(b"x" * MIB)
@@ -270,6 +293,7 @@ def test_a_refused_upload_does_not_hold_the_memory_of_its_body(http, origin):
 
 @pytest.mark.nosan
 @pytest.mark.heavy
+@pytest.mark.ways("h1")
 def test_two_thousand_idle_connections_cost_little(http, origin):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -70,7 +70,7 @@ def test_a_listing_in_chunks(site, nginx_server):
     many.mkdir(exist_ok=True)
     for i in range(300):
         (many / ("file%04d" % i)).write_bytes(b"")
-    with p.conn() as c:
+    with p.connect() as c:
         for _ in range(2):
             c.request("GET", "/list/")
             r = c.response()

@@ -34,7 +34,7 @@ def test_changed_after_the_first_byte_breaks_the_connection(http, origin):
     gate = threading.Event()
     origin.on(path="/b/k", when=lambda r: (r.range_start() or 0) > 0, gate=gate)
     check = Checker("/b/k", versions=(1,))
-    with p.conn() as c:
+    with p.connect() as c:
         c.request("GET", "/b/k")
         r = c.head()
         assert r.status == 200

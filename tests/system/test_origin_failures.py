@@ -177,12 +177,12 @@ def broken_or_error(p, path, size):
     assert r.status in (502, 503, 504), "a clean %d with %d of %d bytes" % (r.status, len(r.body), size)
 
 
-WAYS = ["cached", "passed", "whole"]
+PASSAGES = ["cached", "passed", "whole"]
 
 
-@pytest.fixture(params=WAYS)
-def way(request, http, origin):
-    """The three ways of a body: fanned-out parts, pass-through without a cache, an origin that ignores ranges."""
+@pytest.fixture(params=PASSAGES)
+def passage(request, http, origin):
+    """The three ways that a body takes: fanned-out parts, pass-through without a cache, an origin that ignores ranges."""
     def begin(**o):
         conf = {"fetch": {"part_size": "256KiB", "max_in_flight": 4}, **ONCE, **o}
         if request.param == "passed":
@@ -194,9 +194,9 @@ def way(request, http, origin):
 
 
 @pytest.mark.parametrize("cut", ["fin", "rst"])
-def test_a_body_cut_short_never_ends_cleanly(way, origin, cut):
+def test_a_body_cut_short_never_ends_cleanly(passage, origin, cut):
     """Parts that are cut may be resumed, with progress even for ever; what cannot be is broken off."""
-    p, extra = way()
+    p, extra = passage()
     origin.put("/b/k", MIB)
     origin.on(path="/b/k", cut_after=100000, cut=cut, **extra)
     if extra or "cache" not in p.conf["servers"][0]["routes"][1]:
@@ -210,8 +210,8 @@ def test_a_body_cut_short_never_ends_cleanly(way, origin, cut):
     p.get_checked("/b/k", MIB)
 
 
-def test_parts_that_are_cut_without_progress_end_in_an_error(way, origin):
-    p, extra = way(retry={"attempts": 3, "base": "10ms", "cap": "20ms"})
+def test_parts_that_are_cut_without_progress_end_in_an_error(passage, origin):
+    p, extra = passage(retry={"attempts": 3, "base": "10ms", "cap": "20ms"})
     origin.put("/b/k", MIB)
     origin.on(path="/b/k", when=lambda r: (r.range_start() or 0) > 0, close="rst", **extra)
     origin.on(path="/b/k", cut_after=100000, **extra)
@@ -223,8 +223,8 @@ def test_parts_that_are_cut_without_progress_end_in_an_error(way, origin):
     p.get_checked("/b/k", MIB)
 
 
-def test_a_body_that_stalls_ends_the_connection(way, origin):
-    p, extra = way(timeouts={"stall": "500ms"})
+def test_a_body_that_stalls_ends_the_connection(passage, origin):
+    p, extra = passage(timeouts={"stall": "500ms"})
     origin.put("/b/k", MIB)
     origin.on(path="/b/k", truncate=100000, **extra)
     begin = time.monotonic()
@@ -232,16 +232,16 @@ def test_a_body_that_stalls_ends_the_connection(way, origin):
     assert time.monotonic() - begin < 8 * net.SLOW
 
 
-def test_content_length_longer_than_the_body(way, origin):
-    p, extra = way()
+def test_content_length_longer_than_the_body(passage, origin):
+    p, extra = passage()
     origin.put("/b/k", 1000)
     origin.on(path="/b/k", content_length=2000, silent_close=True, **extra)
     broken_or_error(p, "/b/k", 1000)
 
 
-def test_content_length_shorter_than_the_body(way, origin):
+def test_content_length_shorter_than_the_body(passage, origin):
     """The bytes beyond it must not become the next response on that connection."""
-    p, extra = way()
+    p, extra = passage()
     origin.put("/b/k", 1000)
     origin.put("/b/l", 500)
     origin.on(path="/b/k", content_length=600, **extra)

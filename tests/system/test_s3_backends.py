@@ -186,18 +186,18 @@ def test_presigned_urls_of_the_proxys_address(s3):
     c.put_object(Bucket=bucket, Key="k", Body=b"presigned")
     url = c.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=60)
     for _ in range(2):
-        assert requests.get(url, timeout=20).content == b"presigned"
+        assert requests.get(url, timeout=20, verify=p.ca).content == b"presigned"
     url = c.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "up"}, ExpiresIn=60)
-    assert requests.put(url, data=b"uploaded", timeout=20).status_code == 200
+    assert requests.put(url, data=b"uploaded", timeout=20, verify=p.ca).status_code == 200
     assert backend.direct.get_object(Bucket=bucket, Key="up")["Body"].read() == b"uploaded"
 
 
 def test_a_client_with_other_credentials_or_none_reads_too(s3):
     p, backend, c, bucket = s3
     c.put_object(Bucket=bucket, Key="k", Body=b"data")
-    assert requests.get("%s/%s/k" % (p.url, bucket), timeout=20).content == b"data"
+    assert requests.get("%s/%s/k" % (p.url, bucket), timeout=20, verify=p.ca).content == b"data"
     other = boto3.client("s3", endpoint_url=p.url, aws_access_key_id="OTHER", aws_secret_access_key="other",
-                         region_name="eu-west-1", config=botocore.config.Config(s3={"addressing_style": "path"}))
+                         region_name="eu-west-1", verify=p.ca, config=botocore.config.Config(s3={"addressing_style": "path"}))
     assert other.get_object(Bucket=bucket, Key="k")["Body"].read() == b"data"
 
 
@@ -267,7 +267,7 @@ def aws(s3, tmp_path):
     exe = os.path.join(os.path.dirname(sys.executable), "aws")
 
     def run(*args, check=True):
-        env = dict(os.environ, AWS_ACCESS_KEY_ID=servers.ACCESS, AWS_SECRET_ACCESS_KEY=servers.SECRET,
+        env = dict(os.environ, **({"AWS_CA_BUNDLE": p.ca} if p.ca else {}), AWS_ACCESS_KEY_ID=servers.ACCESS, AWS_SECRET_ACCESS_KEY=servers.SECRET,
                    AWS_DEFAULT_REGION=servers.REGION, AWS_ENDPOINT_URL=p.url, AWS_PAGER="", HOME=str(tmp_path))
         r = subprocess.run([exe, *args], env=env, capture_output=True, text=True, timeout=120 * net.SLOW,
                            stdin=subprocess.DEVNULL, cwd=str(tmp_path))

@@ -300,10 +300,12 @@ static void test_our_own_mark_in_via_is_a_loop(void **state)
 {
     struct test_head t;
     struct proxy us = {.via_id = "0123456789abcdef"}, other = {.via_id = "fedcba9876543210"};
-    struct str mine = source_via(&us, 1, pool), theirs = source_via(&other, 0, pool);
+    struct exchange one = {.req.minor = 1}, zero = {.req.minor = 0}, two = {.req.minor = 1, .proto = PROTO_H2};
+    struct str mine = source_via(&us, &one, pool), theirs = source_via(&other, &zero, pool);
     (void)state;
     assert_true(str_eq(mine, STR_LIT("1.1 s3dlio-proxy (0123456789abcdef)")));
     assert_true(str_starts(theirs, STR_LIT("1.0 s3dlio-proxy (")));
+    assert_true(str_starts(source_via(&us, &two, pool), STR_LIT("2.0 s3dlio-proxy (")));
     assert_false(source_loops(&us, make(&t, 0, NO_FIELDS)));
     assert_false(source_loops(&us, make(&t, 0, FIELDS("Via", "", "Via", "1.1 s3dlio-proxy", "Via", theirs.p))));
     assert_true(source_loops(&us, make(&t, 0, FIELDS("Via", "1.1 a", "Via", mine.p))));
