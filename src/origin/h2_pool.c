@@ -436,7 +436,8 @@ static unsigned connects_wanted(const struct h2_pool *p)
     if (p->nopen == 0 && wanted > 1) wanted = 1;
     if (p->nopen && (loop_now_ms(p->loop) < p->connect_after_ms || denied_until_ms(p))) return 0;
     for (struct list *n = p->open.next; n != &p->open; n = n->next) outstanding += conn_of(n)->outstanding;
-    bool busy = p->nholding || (p->nopen && outstanding >= (uint64_t)p->nopen * CLIMB_BUSY_BYTES);
+    uint64_t load = p->climb.before ? CLIMB_BUSY_BYTES : SPREAD_BYTES; /* small objects share what there is */
+    bool busy = p->nholding || (p->nopen && outstanding >= p->nopen * load);
     if (busy && p->nopen < p->climb.target && wanted < p->climb.target - p->nopen) wanted = p->climb.target - p->nopen;
     return wanted > p->nconnecting ? wanted - p->nconnecting : 0;
 }
