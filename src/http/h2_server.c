@@ -137,7 +137,9 @@ static bool conn_close(struct h2_conn *c)
     c->lingering = true;
     c->readable = true;
     c->timer_kind = H2_TIMER_LINGER;
-    timer_set(&c->timer, c->conf->linger_ms);
+    /* One that drains has had a round trip's time to hear of it, and the process may be waiting. */
+    bool hurry = c->drain == H2_DRAIN_FINAL && c->conf->linger_ms > DRAIN_ROUND_MS;
+    timer_set(&c->timer, hurry ? DRAIN_ROUND_MS : c->conf->linger_ms);
     return false;
 }
 

@@ -2,9 +2,9 @@
  *
  * A call goes to the connection with the fewest bytes outstanding that has room for it; so long responses spread over
  * what is open, and short ones keep out of their way. Further connections are opened when none has room (the peer's
- * limit of streams) and when more of them are worth it (climb.h), for which bulk waits a moment, as far as the slots shared with all other
- * connections to the origin allow. An origin that turns out not to speak h2 gives its connection to the pool of
- * HTTP/1.1 connections. */
+ * limit of streams) and when more of them are worth it (climb.h), as far as the slots shared with all other connections
+ * to the origin allow; bulk waits a moment for one that is on its way rather than queue behind much else. An origin that
+ * turns out not to speak h2 gives its connection to the pool of HTTP/1.1 connections. */
 #ifndef S3P_ORIGIN_H2_POOL_H
 #define S3P_ORIGIN_H2_POOL_H
 

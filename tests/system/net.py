@@ -1,4 +1,5 @@
 """Ports and waiting."""
+import collections
 import os
 import random
 import socket
@@ -9,15 +10,21 @@ SLOW = {"": 1, "asan": 3, "tsan": 5}[SANITIZER] * float(os.environ.get("S3P_SLOW
 _rng = random.Random(os.getpid() ^ time.time_ns())
 
 
+_given = collections.deque(maxlen=200)   # not yet bound, perhaps
+
+
 def free_port():
     """Below the ephemeral range, so that no outgoing connection takes it before the server does."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
     base = 12000 + int(worker) % 8 * 2000
     while True:
         port = base + _rng.randrange(2000)
+        if port in _given:
+            continue
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
+                _given.append(port)
                 return port
             except OSError:
                 pass

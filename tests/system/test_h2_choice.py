@@ -6,6 +6,8 @@ from h2fixtures import MIB, ONCE, protocol
 from origin import Origin
 from test_caching import together
 
+pytestmark = pytest.mark.ways("h1")   # these are about the other side
+
 AUTO = {"http2": "auto"}
 BULK = {**AUTO, "fetch": {"part_size": "1MiB", "max_in_flight": 16}}
 RULE = "h2 for small, http/1.1 for bulk"

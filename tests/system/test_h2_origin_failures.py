@@ -15,6 +15,8 @@ from origin import Origin
 from test_caching import together
 from test_origin_failures import is_error
 
+pytestmark = pytest.mark.ways("h1")   # these are about the other side
+
 SIZE = 4 * MIB + 1234
 HEADERS, RST, SETTINGS, PUSH, PING, WINDOW, CONTINUATION = 1, 3, 4, 5, 6, 8, 9
 
@@ -291,10 +293,10 @@ def test_a_peer_that_never_says_anything(far, near):
         assert time.monotonic() - began < 6 * net.SLOW
 
 
-@pytest.mark.parametrize("way", ["cached", "passed"])
-def test_stalls_and_late_heads_are_bounded(pair, way):
+@pytest.mark.parametrize("path", ["cached", "passed"])
+def test_stalls_and_late_heads_are_bounded(pair, path):
     p, origin = pair({**ONCE, "timeouts": {"first_byte": "600ms", "stall": "600ms"}},
-                     **({"server": UNCACHED} if way == "passed" else {}))
+                     **({"server": UNCACHED} if path == "passed" else {}))
     origin.put("/b/k", MIB)
     origin.on(path="/b/late", never=True)
     origin.on(path="/b/k", truncate=100000)

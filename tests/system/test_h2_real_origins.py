@@ -11,6 +11,8 @@ from content import content
 from h2fixtures import MIB, SLICES, SMALL_PARTS, connections, protocol
 from test_caching import together
 
+pytestmark = pytest.mark.ways("h1")   # these are about the other side
+
 SIZE = 20 * MIB + 11
 
 

@@ -8,6 +8,8 @@ import pytest
 import raw
 from test_h2_abuse import (CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, Attacker, frame, head)
 
+pytestmark = pytest.mark.ways("h1")   # they speak HTTP/2 by hand
+
 NO_ERROR = 0
 KIB = 1 << 10
 

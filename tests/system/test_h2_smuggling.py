@@ -7,6 +7,8 @@ import pytest
 from origin import Origin
 from test_h2_abuse import (DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, WINDOW_UPDATE, Attacker, frame, u32)
 
+pytestmark = pytest.mark.ways("h1")   # they speak HTTP/2 by hand
+
 PROTOCOL_ERROR = 1
 METHOD, SCHEME, AUTHORITY, PATH = (b":method", b"PUT"), (b":scheme", b"http"), (b":authority", b"proxy.test"), (b":path", b"/b/k")
 USUAL = [METHOD, SCHEME, AUTHORITY, PATH]

@@ -9,6 +9,8 @@ import raw
 import yaml
 from pki import Pki
 
+pytestmark = pytest.mark.ways("h1")   # they make their own listeners
+
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory):
