@@ -39,6 +39,13 @@ static enum err lost_result(const struct h2_call *s, enum err e)
     return e;
 }
 
+/* A connection on which the peer has answered breaks for one request's sake, or for none's: one of them pays for a retry,
+ * not all that happened to share it. */
+static bool conn_has_bystanders(const struct h2_client *c, enum err e)
+{
+    return e != ERR_NOMEM && e != ERR_INTERNAL && h2_client_requests(c) > 0;
+}
+
 /* nghttp2 is not asked again: its streams are as good as closed. Those that came whole are still handed out. */
 static void conn_lost(struct h2_client *c, enum err e)
 {
@@ -46,10 +53,14 @@ static void conn_lost(struct h2_client *c, enum err e)
     c->lost = e;
     c->changed = true;
     timer_stop(&c->health);
+    bool paid = false, shared = conn_has_bystanders(c, e);
+    for (struct list *n = c->streams.next; n != &c->streams; n = n->next) paid |= container_of(n, struct h2_call, link)->got_bytes;
     LIST_EACH_SAFE(n, tmp, &c->streams) {
         struct h2_call *s = container_of(n, struct h2_call, link);
         s->closed = true;
         if (h2_call_is_live(s)) {
+            s->bystander = shared && paid && !s->got_bytes;
+            paid = true;
             s->unprocessed = !s->headers_sent && !c->terminated && e != ERR_PROTOCOL;
             h2_call_finish(s, lost_result(s, e));
         }

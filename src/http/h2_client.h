@@ -42,6 +42,9 @@ bool h2_call_sent_body(const struct h2_call *s); /* any byte of the request body
 /* The peer has certainly not looked at the request (never sent, above GOAWAY's last stream, REFUSED_STREAM): it may be
  * sent again whatever its method. */
 bool h2_call_unprocessed(const struct h2_call *s);
+/* The connection broke under several requests after it had been a good one, no byte of this one's response had come, and
+ * another of them is the one that failed: a try again is not a sign of trouble at the origin. It may have been processed. */
+bool h2_call_bystander(const struct h2_call *s);
 bool h2_call_refused(const struct h2_call *s);  /* by REFUSED_STREAM: the peer is busy, not going away */
 bool h2_call_wants_h1(const struct h2_call *s); /* by HTTP_1_1_REQUIRED; also unprocessed */
 unsigned h2_client_streams(const struct h2_client *c);         /* requests on it that have not ended */

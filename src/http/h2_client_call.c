@@ -319,6 +319,8 @@ bool h2_call_sent_body(const struct h2_call *s) { return s->sent_body; }
 
 bool h2_call_unprocessed(const struct h2_call *s) { return s->unprocessed; }
 
+bool h2_call_bystander(const struct h2_call *s) { return s->bystander; }
+
 bool h2_call_refused(const struct h2_call *s) { return s->refused; }
 
 bool h2_call_wants_h1(const struct h2_call *s) { return s->wants_h1; }

@@ -103,6 +103,7 @@ struct h2_call {
     bool over, told, closed;
     enum err result;
     bool unprocessed, refused, wants_h1;
+    bool bystander;              /* see h2_call_bystander */
     struct timer timer;
     enum h2_timer_kind timer_kind;
     enum method method;

@@ -226,7 +226,9 @@ static bool may_retry_free(const struct http_call *call, enum err e)
     const struct h1_client *h1 = call->conn ? conn_h1(call->conn) : NULL;
     if (call->replay.lost) return false;
     if (call->h2 && h2_call_unprocessed(call->h2)) return call->free_tries < FREE_TRIES_MAX;
-    if (call->replay.touched || call->retried || !is_idempotent(call->r.method) || is_conditional_write(call)) return false;
+    if (call->replay.touched || !is_idempotent(call->r.method) || is_conditional_write(call)) return false;
+    if (call->h2 && h2_call_bystander(call->h2) && is_broken_off(e)) return call->free_tries < FREE_TRIES_MAX;
+    if (call->retried) return false;
     if (h1 && (!conn_reused(call->conn) || h1_client_got_bytes(h1) || h1_client_sent_body(h1))) return false;
     if (!h1 && (!h2_link_reused(call->h2_link) || h2_call_got_bytes(call->h2))) return false;
     return is_broken_off(e);
@@ -242,7 +244,7 @@ static bool may_turn_to_h2(struct http_call *call, enum err e)
 
 static void retry_prepare(struct http_call *call)
 {
-    if (call->h2 && h2_call_unprocessed(call->h2)) {
+    if (call->h2 && (h2_call_unprocessed(call->h2) || h2_call_bystander(call->h2))) {
         call->free_tries++;
         call->h2_wait.again = true;
         if (h2_call_refused(call->h2)) h2_link_refused(call->h2_link);

@@ -6,6 +6,7 @@
 #define BUDGET_MAX 50.0
 #define BUDGET_PER_REQUEST 0.2
 #define BUDGET_PER_RETRY 1.0
+#define FREE_PROGRESS (16 * 1024) /* bytes */
 
 void retry_budget_init(struct retry_budget *b) { b->tokens = BUDGET_MAX; }
 
@@ -70,18 +71,19 @@ static uint64_t backoff_ms(const struct origin_conf *conf, unsigned failures)
 }
 
 bool retry_next(struct retry *r, struct retry_budget *b, const struct origin_conf *conf, enum err e, unsigned status,
-                struct str code, int64_t retry_after_s, bool progress, uint64_t *delay_ms)
+                struct str code, int64_t retry_after_s, uint64_t progress, uint64_t *delay_ms)
 {
     /* A response that began well and broke is judged by what broke it. */
     bool worth = status < 400 ? err_worth_retry(e) : status_worth_retry(status, code);
     if (!worth) return false;
+    double price = progress >= FREE_PROGRESS ? 0 : BUDGET_PER_RETRY;
     if (progress) r->attempt = 0;
     if (r->attempt + 1 >= conf->retry_attempts) {
         if (r->attempt < UINT32_MAX) r->attempt++;
         return false;
     }
-    if (b->tokens < BUDGET_PER_RETRY) return false;
-    b->tokens -= BUDGET_PER_RETRY;
+    if (b->tokens < price) return false;
+    b->tokens -= price;
     r->attempt++;
     *delay_ms = backoff_ms(conf, r->attempt);
     if (retry_after_s > 0) { /* the origin's wish is a lower bound, the configured cap still an upper one */

@@ -154,7 +154,7 @@ static void discovery_failed(struct discovery *d, enum err e)
     struct str code = d->status && d->capture ? error_xml_code(str_make(d->capture, d->captured)) : (struct str){NULL, 0};
 
     if (wanted && retry_next(&d->retry, &d->worker->budgets[d->src->origin_index], discovery_conf(d),
-                             d->status ? ERR_OK : e, d->status, code, d->retry_after_s, false, &delay_ms)) {
+                             d->status ? ERR_OK : e, d->status, code, d->retry_after_s, 0, &delay_ms)) {
         log_info("GET " STR_FMT ": %s (status %u), trying again in %llu ms", STR_ARG(d->src->path), err_text(e),
                  d->status, (unsigned long long)delay_ms);
         stat_add(&origin_worker_stats(d->src->origin)->retries, 1);

@@ -387,7 +387,7 @@ static void part_failed(struct part *p, enum err e, unsigned status)
     const struct origin_conf *oc = origin_conf(origin_worker_origin(p->src->origin));
     uint64_t delay_ms;
     bool wanted = p->fetch || object_has_readers(p->object);
-    bool progress = p->pos > p->pos_at_try;
+    uint64_t progress = p->pos > p->pos_at_try ? p->pos - p->pos_at_try : 0;
     /* The object has been answered for properly before: garbage is one sick connection's. */
     enum err again = e == ERR_PROTOCOL ? ERR_RESET : e;
 

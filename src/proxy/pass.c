@@ -292,7 +292,7 @@ static bool pass_retry(struct request *r, enum err e, unsigned status, struct st
 
     if (!pass_may_retry(r, p, status != 0)) return false;
     if (!retry_next(&p->retry, &r->worker->budgets[r->origin_index], &r->conf->origins[r->origin_index],
-                    status ? ERR_OK : e, status, code, retry_after_s, false, &delay_ms))
+                    status ? ERR_OK : e, status, code, retry_after_s, 0, &delay_ms))
         return false;
     stat_add(&pass_origin_stats(r)->retries, 1);
     request_wait_timer(r, delay_ms, pass_submit);

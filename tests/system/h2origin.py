@@ -225,9 +225,15 @@ class Connection:
         threading.Thread(target=self._stream, args=(s, rec), daemon=True).start()
 
     def _acknowledge(self, sid, length):
-        """The connection's window is given back whatever became of the stream."""
-        if length:
-            self.h2.acknowledge_received_data(length, sid)
+        """The connection's window is given back whatever became of the stream. To the byte and at once: what python-h2 does by
+        itself loses count when INITIAL_WINDOW_SIZE changes under streams."""
+        if not length:
+            return
+        self.h2.increment_flow_control_window(length)
+        try:
+            self.h2.increment_flow_control_window(length, sid)
+        except (h2.exceptions.ProtocolError, KeyError):   # it has ended
+            pass
 
     def _wake(self):
         try:

@@ -203,6 +203,33 @@ def test_cuts_everywhere_still_give_every_byte(pair, cut):
     p.get_checked("/b/k", SIZE)
 
 
+def test_one_broken_connection_is_not_an_outage(clear):
+    """More responses share it than the budget of retries would pay for: each goes on where it was."""
+    p, origin = clear({"retry": {"base": "10ms", "cap": "50ms"}, "connections": {"max": 1}, "fetch": {"max_in_flight": 200}},
+                      {"max_streams": 200}, workers=1, cache=SLICES)
+    count, size, gate, half = 100, 60000, threading.Event(), []
+    for i in range(count):
+        origin.put("/b/k%d" % i, size)
+
+    def hold(rec):
+        if rec.conn == origin.log()[0].conn:
+            half.append(rec)
+            gate.wait(60 * net.SLOW)
+    origin.on(mid_call=(size // 2, hold))
+
+    def cut():
+        net.wait_until("all are half done", lambda: len(half) == count, 20)
+        half[0].h2.sock.shutdown(socket.SHUT_RDWR)
+        gate.set()
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    try:
+        together(p, count, lambda i: p.get_checked("/b/k%d" % i, size))
+    finally:
+        gate.set()
+        cutter.join()
+
+
 def test_an_object_that_changes_in_mid_read_is_never_mixed(pair):
     p, origin = pair(SMALL_PARTS, cache=SLICES)
     origin.put("/b/k", SIZE, version=1)
@@ -557,7 +584,12 @@ def test_limits_that_change_in_mid_use(clear):
         rec.h2.settings({Setting.INITIAL_WINDOW_SIZE: 1000 + 60000 * (n[0] % 3), Setting.HEADER_TABLE_SIZE: n[0] % 2 * 4096})
     origin.on(call=change)
     p.get_checked("/b/k", SIZE)
-    together(p, 8, lambda i: p.fetch("PUT", "/b/up%d" % i, body=content("/b/up", 1, 0, 300000)))
+    answers = [None] * 8
+
+    def upload(i):
+        answers[i] = p.fetch("PUT", "/b/up%d" % i, body=content("/b/up", 1, 0, 300000))
+    together(p, 8, upload)
+    assert [r.status for r in answers] == [200] * 8, answers
     assert all(origin.objects["/b/up%d" % i].data == content("/b/up", 1, 0, 300000) for i in range(8))
 
 

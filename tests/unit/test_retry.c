@@ -27,7 +27,7 @@ static bool once(enum err e, unsigned status, const char *code)
 {
     struct retry r = {0};
     retry_budget_init(&budget);
-    return retry_next(&r, &budget, &conf, e, status, str_c(code), -1, false, &delay);
+    return retry_next(&r, &budget, &conf, e, status, str_c(code), -1, 0, &delay);
 }
 
 static void test_connection_errors_and_timeouts_are_worth_it(void **state)
@@ -60,11 +60,11 @@ static void test_attempts_are_bounded_and_progress_starts_over(void **state)
 {
     (void)state;
     struct retry r = {0};
-    for (int i = 0; i < 4; i++) assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay));
-    assert_false(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay));
+    for (int i = 0; i < 4; i++) assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, 0, &delay));
+    assert_false(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, 0, &delay));
     assert_int_equal(r.attempt, 5);
     for (int i = 0; i < 10; i++)
-        assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 206, str_c(""), -1, true, &delay));
+        assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 206, str_c(""), -1, 1, &delay));
 }
 
 static void test_backoff_doubles_up_to_the_cap_with_full_jitter(void **state)
@@ -77,7 +77,7 @@ static void test_backoff_doubles_up_to_the_cap_with_full_jitter(void **state)
         struct retry r = {0};
         for (int i = 0; i < 80; i++) {
             budget.tokens = 50;
-            assert_true(retry_next(&r, &budget, &c, ERR_RESET, 0, str_c(""), -1, false, &delay));
+            assert_true(retry_next(&r, &budget, &c, ERR_RESET, 0, str_c(""), -1, 0, &delay));
             if (delay > most[i]) most[i] = delay;
         }
     }
@@ -92,11 +92,11 @@ static void test_retry_after_is_a_lower_bound_within_the_cap(void **state)
 {
     (void)state;
     struct retry r = {0};
-    assert_true(retry_next(&r, &budget, &conf, ERR_OK, 503, str_c("SlowDown"), 3, false, &delay));
+    assert_true(retry_next(&r, &budget, &conf, ERR_OK, 503, str_c("SlowDown"), 3, 0, &delay));
     assert_int_equal(delay, 3000);
-    assert_true(retry_next(&r, &budget, &conf, ERR_OK, 503, str_c("SlowDown"), INT64_MAX, false, &delay));
+    assert_true(retry_next(&r, &budget, &conf, ERR_OK, 503, str_c("SlowDown"), INT64_MAX, 0, &delay));
     assert_int_equal(delay, 5000);
-    assert_true(retry_next(&r, &budget, &conf, ERR_OK, 503, str_c("SlowDown"), 0, false, &delay));
+    assert_true(retry_next(&r, &budget, &conf, ERR_OK, 503, str_c("SlowDown"), 0, 0, &delay));
     assert_in_range(delay, 0, 400);
 }
 
@@ -106,15 +106,33 @@ static void test_the_budget_stops_a_storm_and_refills_with_requests(void **state
     unsigned granted = 0;
     for (int i = 0; i < 200; i++) {
         struct retry r = {0};
-        granted += retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay);
+        granted += retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, 0, &delay);
     }
     assert_int_equal(granted, 50);
     for (int i = 0; i < 6; i++) retry_budget_request(&budget);
     struct retry r = {0};
-    assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay));
-    assert_false(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, false, &delay));
+    assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, 0, &delay));
+    assert_false(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, 0, &delay));
     for (int i = 0; i < 1000; i++) retry_budget_request(&budget);
     assert_true(budget.tokens <= 50);
+}
+
+/* One connection's end can be that of a hundred responses: going on in each is no storm. */
+static void test_going_on_is_not_charged(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 200; i++) {
+        struct retry r = {0};
+        assert_true(retry_next(&r, &budget, &conf, ERR_TRUNCATED, 206, str_c(""), -1, 64 * 1024, &delay));
+    }
+    struct retry r = {0};
+    assert_true(retry_next(&r, &budget, &conf, ERR_RESET, 0, str_c(""), -1, 0, &delay));
+    for (int i = 0; i < 49; i++) {
+        struct retry a_byte = {0};
+        assert_true(retry_next(&a_byte, &budget, &conf, ERR_TRUNCATED, 206, str_c(""), -1, 1, &delay));
+    }
+    struct retry last = {0};
+    assert_false(retry_next(&last, &budget, &conf, ERR_TRUNCATED, 206, str_c(""), -1, 1, &delay));
 }
 
 static void test_one_attempt_means_no_retry(void **state)
@@ -123,7 +141,7 @@ static void test_one_attempt_means_no_retry(void **state)
     struct origin_conf c = conf;
     struct retry r = {0};
     c.retry_attempts = 1;
-    assert_false(retry_next(&r, &budget, &c, ERR_RESET, 0, str_c(""), -1, false, &delay));
+    assert_false(retry_next(&r, &budget, &c, ERR_RESET, 0, str_c(""), -1, 0, &delay));
 }
 
 static void test_window_is_the_configured_number(void **state)
@@ -151,6 +169,7 @@ int main(void)
         cmocka_unit_test_setup(test_backoff_doubles_up_to_the_cap_with_full_jitter, setup),
         cmocka_unit_test_setup(test_retry_after_is_a_lower_bound_within_the_cap, setup),
         cmocka_unit_test_setup(test_the_budget_stops_a_storm_and_refills_with_requests, setup),
+        cmocka_unit_test_setup(test_going_on_is_not_charged, setup),
         cmocka_unit_test_setup(test_one_attempt_means_no_retry, setup),
         cmocka_unit_test_setup(test_window_is_the_configured_number, setup),
     };
