@@ -3,7 +3,11 @@
  *   GET  (the route's path itself)   what there is, as JSON
  *   GET  health                      200 while the process answers
  *   GET  ready                       200, or 503 while starting, draining or without a usable origin
- *   GET  stats                       counters, as JSON
+ *   GET  stats                       counters, as JSON; stats?since=LABEL: what was counted since that mark
+ *   GET  metrics                     the same in the Prometheus text format
+ *   POST mark                        {"label": L} names this moment -> {"label", "at"}
+ *   GET  mark                        the marks there are
+ *   GET  objects?prefix=P&max=N&after=T  what is cached there -> {"objects": [...], "next": T or null}
  *   GET  config                      the effective configuration, secrets masked, as YAML
  *   POST purge                       {"uri": U}, {"prefix": P} or {"all": true} -> {"purged": count}
  *
@@ -23,16 +27,18 @@
 #define PURGE_EXPECTED                                                                                       \
     "Expected a JSON object with one member: {\"uri\": \"/bucket/key\"}, {\"prefix\": \"/bucket/pre\"} or "  \
     "{\"all\": true}; s3://bucket/key does for a path."
+#define MARK_EXPECTED "Expected a JSON object {\"label\": L}, L being 1 to 64 printable ASCII characters."
 
 extern const s3p_module s3p_admin_module;
 
 static const s3p_api *proxy; /* set by init, before there are workers */
 
+typedef void serve_fn(s3p_request *r, const s3p_request_info *info);
 struct endpoint {
     const char *name; /* below the route; "" is the route itself */
-    bool post;        /* POST; otherwise GET and HEAD */
     const char *about;
-    void (*serve)(s3p_request *r, const s3p_request_info *info);
+    serve_fn *get;  /* GET and HEAD; NULL: not allowed */
+    serve_fn *post;
 };
 
 /* ---- answers */
@@ -82,10 +88,72 @@ static void serve_ready(s3p_request *r, const s3p_request_info *info)
     else answer(r, 503, "application/json", "{\"status\":\"not ready\"}\n");
 }
 
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The value of a parameter of the query, decoded, in the request's memory; {NULL, 0}: it is not there, or memory ran out. */
+static s3p_str query_value(s3p_request *r, s3p_str query, const char *name)
+{
+    size_t length = strlen(name);
+    const char *p = query.p, *end = query.p + query.n, *stop;
+
+    for (; p && p < end; p = stop + 1) {
+        stop = memchr(p, '&', (size_t)(end - p));
+        if (!stop) stop = end;
+        if ((size_t)(stop - p) <= length || memcmp(p, name, length) != 0 || p[length] != '=') continue;
+        char *text = proxy->alloc(r, (size_t)(stop - p)), *t = text;
+        if (!text) break;
+        for (p += length + 1; p < stop; p++) {
+            bool coded = *p == '%' && stop - p > 2 && hex_digit(p[1]) >= 0 && hex_digit(p[2]) >= 0;
+            *t++ = coded ? (char)(hex_digit(p[1]) << 4 | hex_digit(p[2])) : *p == '+' ? ' ' : *p;
+            if (coded) p += 2;
+        }
+        return (s3p_str){text, (size_t)(t - text)};
+    }
+    return (s3p_str){NULL, 0};
+}
+
+/* json is malloc'ed and taken. */
+static void answer_outcome(s3p_request *r, enum s3p_outcome o, unsigned status, char *json, const char *malformed,
+                           const char *unknown)
+{
+    switch (o) {
+    case S3P_DONE: answer(r, status, "application/json", json); break;
+    case S3P_MALFORMED: answer_error(r, 400, "InvalidArgument", malformed); break;
+    case S3P_UNKNOWN: answer_error(r, 404, "NoSuchKey", unknown); break;
+    case S3P_FULL: answer_error(r, 503, "SlowDown", "There are as many of these as there may be; try again later."); break;
+    case S3P_NO_MEMORY: answer_error(r, 503, "SlowDown", "Out of memory."); break;
+    }
+    free(json);
+}
+
 static void serve_stats(s3p_request *r, const s3p_request_info *info)
 {
+    s3p_str label = query_value(r, info->query, "since");
+    char *json = NULL;
+
+    if (!label.p) {
+        answer_owned(r, "application/json", proxy->stats_json());
+        return;
+    }
+    enum s3p_outcome o = proxy->stats_since_json(label, &json);
+    answer_outcome(r, o, 200, json, "", "There is no mark of that label; GET mark lists those there are.");
+}
+
+static void serve_metrics(s3p_request *r, const s3p_request_info *info)
+{
     (void)info;
-    answer_owned(r, "application/json", proxy->stats_json());
+    answer_owned(r, "text/plain; version=0.0.4; charset=utf-8", proxy->metrics());
+}
+
+static void serve_marks(s3p_request *r, const s3p_request_info *info)
+{
+    (void)info;
+    answer_owned(r, "application/json", proxy->marks_json());
 }
 
 static void serve_config(s3p_request *r, const s3p_request_info *info)
@@ -193,19 +261,25 @@ static void purge_members(s3p_request *r, const json_t *root)
     else answer_error(r, 400, "InvalidArgument", "Expected \"all\" to be true.");
 }
 
-static void purge_body(s3p_request *r, s3p_str body, void *arg)
+/* What is done with the JSON of a request's body, and what it should have been. */
+struct body_use {
+    void (*use)(s3p_request *r, const json_t *root);
+    const char *expected;
+};
+
+static void body_read(s3p_request *r, s3p_str body, void *arg)
 {
+    const struct body_use *u = arg;
     json_error_t why;
     char message[512];
 
-    (void)arg;
     if (!body.p || body.n > BODY_MAX_BYTES) { /* or the client failed; then nobody reads this */
         answer_error(r, 413, "EntityTooLarge", "Expected a request body of at most 65536 bytes.");
         return;
     }
     json_t *root = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES, &why);
     if (root) {
-        purge_members(r, root);
+        u->use(r, root);
         json_decref(root);
         return;
     }
@@ -215,17 +289,73 @@ static void purge_body(s3p_request *r, s3p_str body, void *arg)
         return;
     }
     /* The parser's own words quote the body, which may be anything; where it stopped is enough. */
-    if (body.n == 0) snprintf(message, sizeof message, "The request body is empty. %s", PURGE_EXPECTED);
+    if (body.n == 0) snprintf(message, sizeof message, "The request body is empty. %s", u->expected);
     else
         snprintf(message, sizeof message, "The request body is no JSON: error in line %d, column %d. %s",
-                 why.line, why.column, PURGE_EXPECTED);
+                 why.line, why.column, u->expected);
     answer_error(r, 400, "InvalidRequest", message);
+}
+
+static void body_use(s3p_request *r, const struct body_use *u)
+{
+    proxy->request_body(r, BODY_MAX_BYTES, body_read, (void *)(uintptr_t)u);
 }
 
 static void serve_purge(s3p_request *r, const s3p_request_info *info)
 {
+    static const struct body_use use = {purge_members, PURGE_EXPECTED};
     (void)info;
-    proxy->request_body(r, BODY_MAX_BYTES, purge_body, NULL);
+    body_use(r, &use);
+}
+
+/* ---- mark */
+
+static void mark_members(s3p_request *r, const json_t *root)
+{
+    const json_t *label = json_object_get(root, "label");
+    s3p_str text = {json_string_value(label), json_string_length(label)};
+    char *json = NULL;
+    bool good = json_is_object(root) && json_object_size(root) == 1 && text.p;
+    enum s3p_outcome o = good ? proxy->mark(text, &json) : S3P_MALFORMED;
+
+    answer_outcome(r, o, 200, json, MARK_EXPECTED, "");
+}
+
+static void serve_mark(s3p_request *r, const s3p_request_info *info)
+{
+    static const struct body_use use = {mark_members, MARK_EXPECTED};
+    (void)info;
+    body_use(r, &use);
+}
+
+/* ---- objects */
+
+#define PAGE_DEFAULT 1000u
+#define PAGE_MAX 10000u
+
+static void serve_objects(s3p_request *r, const s3p_request_info *info)
+{
+    s3p_str place = query_value(r, info->query, "prefix"), after = query_value(r, info->query, "after"),
+            number = query_value(r, info->query, "max");
+    char *path = NULL, *json = NULL, digits[8] = "";
+    unsigned max = PAGE_DEFAULT;
+
+    if (number.p) {
+        char *end = digits;
+        if (number.n < sizeof digits) memcpy(digits, number.p, number.n);
+        max = (unsigned)strtoul(digits, &end, 10);
+        if (end == digits || *end || max < 1 || max > PAGE_MAX) {
+            answer_error(r, 400, "InvalidArgument", "Expected max to be a number from 1 to 10000.");
+            return;
+        }
+    }
+    if (!place_to_path(place.n ? place : str_of("/"), true, &path)) {
+        answer_error(r, 400, "InvalidArgument", "Expected prefix to be /bucket/pre, s3://bucket/pre or s3://bucket.");
+        return;
+    }
+    enum s3p_outcome o = path ? proxy->objects_json(str_of(path), max, after, &json) : S3P_NO_MEMORY;
+    answer_outcome(r, o, 200, json, "Expected after to be what next said on the page before.", "");
+    free(path);
 }
 
 /* ---- what there is */
@@ -233,14 +363,16 @@ static void serve_purge(s3p_request *r, const s3p_request_info *info)
 static void serve_index(s3p_request *r, const s3p_request_info *info);
 
 static const struct endpoint endpoints[] = {
-    {"", false, "what there is", serve_index},
-    {"health", false, "200 while the process answers", serve_health},
-    {"ready", false, "200, or 503 while starting, draining or without a usable origin", serve_ready},
-    {"stats", false, "counters as JSON", serve_stats},
-    {"config", false, "the effective configuration as YAML, secrets masked", serve_config},
-    {"purge", true,
-     "drop from the caches: {\"uri\": \"/bucket/key\"}, {\"prefix\": \"/bucket/pre\"} or {\"all\": true}",
-     serve_purge},
+    {"", "what there is", serve_index, NULL},
+    {"health", "200 while the process answers", serve_health, NULL},
+    {"ready", "200, or 503 while starting, draining or without a usable origin", serve_ready, NULL},
+    {"stats", "counters as JSON; ?since=LABEL: what was counted since that mark", serve_stats, NULL},
+    {"metrics", "the same in the Prometheus text format", serve_metrics, NULL},
+    {"mark", "names this moment: {\"label\": L}; GET lists the marks", serve_marks, serve_mark},
+    {"objects", "what is cached: ?prefix=P&max=N&after=TOKEN", serve_objects, NULL},
+    {"config", "the effective configuration as YAML, secrets masked", serve_config, NULL},
+    {"purge", "drop from the caches: {\"uri\": \"/bucket/key\"}, {\"prefix\": \"/bucket/pre\"} or {\"all\": true}",
+     NULL, serve_purge},
 };
 #define NENDPOINTS (sizeof endpoints / sizeof endpoints[0])
 
@@ -248,7 +380,10 @@ static json_t *describe_endpoint(const struct endpoint *e, s3p_str route)
 {
     const char *slash = route.n && route.p[route.n - 1] == '/' ? "" : "/";
     json_t *path = json_sprintf("%.*s%s%s", (int)route.n, route.n ? route.p : "", slash, e->name);
-    json_t *methods = e->post ? json_pack("[s]", "POST") : json_pack("[ss]", "GET", "HEAD");
+    json_t *methods = json_array();
+    if (e->get) json_array_append_new(methods, json_string("GET"));
+    if (e->get) json_array_append_new(methods, json_string("HEAD"));
+    if (e->post) json_array_append_new(methods, json_string("POST"));
     /* "o" takes its reference even when packing fails, and fails for NULL. */
     return json_pack("{sososs}", "path", path, "methods", methods, "about", e->about);
 }
@@ -311,10 +446,11 @@ static enum s3p_result admin_handler(s3p_request *r)
                      "There is no such admin endpoint; the route's own path lists those there are.");
         return S3P_OK;
     }
-    bool allowed =
-        e->post ? str_is(info.method, "POST") : str_is(info.method, "GET") || str_is(info.method, "HEAD");
-    if (allowed) e->serve(r, &info);
-    else if (begin_answer(r, e->post ? "POST" : "GET, HEAD"))
+    serve_fn *serve = str_is(info.method, "POST")                                    ? e->post
+                      : str_is(info.method, "GET") || str_is(info.method, "HEAD") ? e->get
+                                                                                     : NULL;
+    if (serve) serve(r, &info);
+    else if (begin_answer(r, !e->get ? "POST" : e->post ? "GET, HEAD, POST" : "GET, HEAD"))
         proxy->respond_error(r, 405, "MethodNotAllowed",
                              "The specified method is not allowed against this resource.");
     return S3P_OK;

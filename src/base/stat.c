@@ -71,3 +71,32 @@ uint64_t hist_quantile(const struct hist_sum *s, double q)
     }
     return s->max;
 }
+
+void hist_subtract(struct hist_sum *from, const struct hist_sum *what)
+{
+    uint64_t top = 0;
+    from->count = 0;
+    for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+        uint64_t low, width, n = from->bucket[i];
+        from->bucket[i] = n > what->bucket[i] ? n - what->bucket[i] : 0;
+        from->count += from->bucket[i];
+        bucket_bounds(i, &low, &width);
+        if (from->bucket[i]) top = low + width - 1;
+    }
+    from->sum = from->sum > what->sum ? from->sum - what->sum : 0;
+    if (top < from->max) from->max = top;
+}
+
+uint64_t hist_at_most(const struct hist_sum *s, uint64_t value)
+{
+    uint64_t n = 0;
+    if (value >= s->max) return s->count;
+    for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+        uint64_t low, width;
+        bucket_bounds(i, &low, &width);
+        if (low > value) break;
+        uint64_t of_width = value - low + 1 < width ? value - low + 1 : width;
+        n += (uint64_t)((double)s->bucket[i] * ((double)of_width / (double)width));
+    }
+    return n;
+}

@@ -31,4 +31,10 @@ void hist_collect(struct hist_sum *into, const struct hist *h); /* into += h */
 /* Value at quantile q (0..1), interpolated inside its bucket, never above max; 0 when empty. */
 uint64_t hist_quantile(const struct hist_sum *s, double q);
 
+/* from -= what, a copy of the same histograms taken earlier. The largest value since is not known exactly: max becomes the
+ * top of the highest bucket that is left, at most what it was. */
+void hist_subtract(struct hist_sum *from, const struct hist_sum *what);
+/* How many values are at most `value`, interpolated inside its bucket. */
+uint64_t hist_at_most(const struct hist_sum *s, uint64_t value);
+
 #endif

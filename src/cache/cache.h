@@ -34,6 +34,7 @@
 struct cache_options {
     uint64_t memory_bytes, max_objects;
     uint64_t index_bytes; /* of keys, stored heads and what belongs to an object besides its slices */
+    uint64_t pinned_bytes; /* what pinned objects may keep; 0: half of the memory */
     uint32_t slice_bytes;
 };
 struct cache;
@@ -185,12 +186,29 @@ void slice_forget(struct slice *s);
 /* Waits until filled > want or the state changed. False: already so. */
 bool slice_wait(struct slice *s, uint32_t want, struct waiter *w);
 
+/* ---- pins: slices of a pinned object, those there and those to come, are not evicted as long as all pinned slices of the
+ * cache take at most pinned_bytes; beyond that they are as any others. For as long as the object lives; once it is out of
+ * the index it lives for its readers only. False: not all that is there could be pinned. */
+bool object_pin(struct object *o);
+bool object_pinned(const struct object *o);
+
+/* ---- looking around. READY objects of one shard (0 .. cache_shards() - 1) whose base begins with one of the prefixes and
+ * whose name is above *after (NULL: all), by rising name: an array of references for cache_list_free. Objects of one base
+ * share their name. ERR_NOMEM. */
+unsigned cache_shards(void);
+enum err cache_list(struct cache *c, unsigned shard, const struct str *prefixes, unsigned nprefixes, const uint64_t *after,
+                    struct object ***out, size_t *n);
+void cache_list_free(struct object **all, size_t n);
+uint64_t object_name(const struct object *o);
+struct str object_key_variant(const struct object *o);
+uint64_t object_cached_bytes(struct object *o); /* in whole slices */
+
 /* ---- the whole cache */
 enum purge_kind { PURGE_BASE, PURGE_PREFIX, PURGE_ALL };
 /* Drops objects whose base equals / starts with `base`; returns how many. Never blocks long: shard by shard. */
 uint64_t cache_purge(struct cache *c, enum purge_kind kind, struct str base);
 struct cache_stats {
-    uint64_t used, capacity, slices, objects, evictions, rejected, reserved_bytes, punched, index_bytes; /* reserved: filling or in a reserve */
+    uint64_t used, capacity, slices, objects, evictions, rejected, reserved_bytes, punched, index_bytes, pinned_bytes; /* reserved: filling or in a reserve */
 };
 void cache_get_stats(struct cache *c, struct cache_stats *out);
 

@@ -47,6 +47,7 @@ enum err cache_create(const struct cache_options *o, struct cache **out, char *m
     struct memory_stats ms;
     memory_get_stats(c->memory, &ms);
     c->capacity = ms.capacity;
+    c->max_pinned_bytes = o->pinned_bytes ? o->pinned_bytes : c->capacity / 2;
     c->evict = evict_create(c->capacity, c->slice_bytes);
     bool ok = c->evict != NULL;
     for (unsigned i = 0; i < SHARDS; i++) ok = shard_init(&c->shards[i]) && ok;
@@ -129,6 +130,10 @@ static void unindex_locked(struct object *o, struct object **gone)
     list_remove(&o->lru);
     o->shard->count--;
     o->shard->bytes -= o->charged;
+    if (object_pinned(o)) {
+        o->shard->pinned--;
+        o->shard->pinned_bytes -= o->pin_charged;
+    }
     *gone = o;
 }
 
@@ -160,7 +165,7 @@ static void bound_locked(const struct cache *c, struct shard *sh, struct list *g
     for (unsigned looked = 0; looked < BOUND_LOOKS && !list_empty(&sh->lru); looked++) {
         if (sh->count <= c->max_objects_per_shard && sh->bytes <= c->max_bytes_per_shard) return;
         struct object *o = container_of(list_first(&sh->lru), struct object, lru), *out = NULL;
-        if (atomic_load(&o->refs) == 1) {
+        if (atomic_load(&o->refs) == 1 && !object_pinned(o)) {
             unindex_locked(o, &out);
             list_push_back(gone, &o->lru);
         } else {
@@ -392,7 +397,8 @@ void cache_get_stats(struct cache *c, struct cache_stats *out)
     evict_get_stats(c->evict, &es);
     *out = (struct cache_stats){.used = ms.used, .capacity = ms.capacity, .slices = atomic_load(&c->nslices),
                                 .evictions = es.evictions, .rejected = es.rejected,
-                                .reserved_bytes = atomic_load(&c->reserved_bytes), .punched = ms.punched};
+                                .reserved_bytes = atomic_load(&c->reserved_bytes), .punched = ms.punched,
+                                .pinned_bytes = atomic_load(&c->pinned_bytes)};
     for (unsigned i = 0; i < SHARDS; i++) {
         pthread_mutex_lock(&c->shards[i].lock);
         out->objects += c->shards[i].count;

@@ -15,6 +15,8 @@ struct shard {
     size_t nbuckets; /* power of two */
     size_t count;
     uint64_t bytes; /* sum of charged */
+    size_t pinned;  /* of count */
+    uint64_t pinned_bytes; /* of bytes, when they were pinned */
     struct list lru; /* most recently found at the end */
 };
 struct cache {
@@ -22,7 +24,8 @@ struct cache {
     struct memory *memory;
     struct evict *evict;
     uint64_t capacity, max_objects_per_shard, max_bytes_per_shard;
-    _Atomic uint64_t reserved_bytes, nslices, lent_bytes;
+    _Atomic uint64_t reserved_bytes, nslices, lent_bytes, pinned_bytes;
+    uint64_t max_pinned_bytes;
     _Atomic unsigned starving;
     struct shard shards[SHARDS];
 };
@@ -42,13 +45,14 @@ struct object {
     uint64_t nslices;
     struct list slices; /* those in the table */
     uint64_t charged; /* to the shard while indexed */
+    uint64_t pin_charged; /* of it, to what is pinned */
     bool validating, once;
     bool single_use; /* set before anybody else sees it */
     struct object *replaces; /* a successor's predecessor, until published */
     uint64_t streams;        /* ever begun */
     _Atomic uint64_t stream; /* the present one, 0 none */
     _Atomic uint64_t stream_index, furthest;
-    _Atomic bool indexed, sequential;
+    _Atomic bool indexed, sequential, pinned;
     _Atomic unsigned readers;
     _Atomic int state;
     uint64_t size; /* set before READY */
@@ -72,7 +76,7 @@ struct slice {
     _Atomic uint8_t holds; /* HOLD_*: counted as reserved while there is one */
     _Atomic uint8_t uses;
     /* shard lock: */
-    bool linked, in_policy;
+    bool linked, in_policy, pinned; /* pinned: counted as such, and not in the policy */
     struct list sibling; /* in object.slices */
     struct list waiters;
     _Atomic unsigned nwaiters;
@@ -108,5 +112,7 @@ void slice_link_locked(struct object *o, struct slice *s); /* into the table, wh
 /* Shard lock held: out of its object's table and the policy; the table's reference goes to *dead for slice_free_list. */
 void slice_unlink_locked(struct slice *s, struct list *dead);
 void slice_free_list(struct list *dead); /* no lock held */
+bool slice_pin_locked(struct slice *s); /* instead of the policy; false: too much is pinned */
+void slice_unpin_locked(struct slice *s);
 
 #endif

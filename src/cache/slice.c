@@ -58,7 +58,7 @@ static uint64_t slice_drop_sparse(struct cache *c)
         struct list dead;
         list_init(&dead);
         pthread_mutex_lock(&s->shard->lock);
-        if (s->linked && atomic_load(&s->state) == SLICE_READY && atomic_load(&s->refs) == 2) {
+        if (s->linked && !s->pinned && atomic_load(&s->state) == SLICE_READY && atomic_load(&s->refs) == 2) {
             freed += s->extent.charge;
             slice_unlink_locked(s, &dead);
         }
@@ -104,7 +104,8 @@ static void slice_unhold(struct slice *s, uint8_t hold)
 /* Whole, and nobody's any more: from now on the policy decides how long it stays. */
 static void slice_to_policy_locked(struct slice *s)
 {
-    if (!s->linked || s->in_policy || atomic_load(&s->holds) || atomic_load(&s->state) != SLICE_READY) return;
+    if (!s->linked || s->in_policy || s->pinned || atomic_load(&s->holds) || atomic_load(&s->state) != SLICE_READY) return;
+    if (object_pinned(s->object) && slice_pin_locked(s)) return;
     s->in_policy = true;
     evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
 }
@@ -143,6 +144,7 @@ void slice_unlink_locked(struct slice *s, struct list *dead)
     CHECK_OBJ(s, SLICE_MAGIC);
     if (!s->linked) return;
     s->linked = false;
+    slice_unpin_locked(s);
     if (s->in_policy) {
         s->in_policy = false;
         evict_remove(s->cache->evict, &s->entry);
@@ -170,7 +172,7 @@ void slice_unref(struct slice *s)
 {
     CHECK_OBJ(s, SLICE_MAGIC);
     if (atomic_fetch_sub(&s->refs, 1) != 1) return;
-    CHECK(!s->linked && !s->in_policy);
+    CHECK(!s->linked && !s->in_policy && !s->pinned);
     memory_free(s->cache->memory, &s->extent, atomic_load(&s->unproven));
     atomic_fetch_sub(&s->cache->nslices, 1);
     s->magic = 0;

@@ -28,6 +28,7 @@ struct cache_conf {
     uint64_t stale_if_error_ms; /* default 0 */
     uint64_t sendfile_after;   /* uses of a slice before it is sent by sendfile; default 2; 0 = never */
     uint64_t index_bytes;      /* keys and heads; default 256 MiB */
+    uint64_t pinned_bytes;     /* 0: half of the memory */
     uint64_t max_objects;      /* objects (heads) in the index; default 1000000 */
 };
 struct origin_conf {
@@ -112,6 +113,7 @@ struct conf {
     /* limits: */
     uint64_t max_connections;    /* 10000; per process */
     uint64_t max_handshakes;     /* 4096; per process */
+    uint64_t max_marks;          /* 32 */
     uint64_t head_bytes;         /* 32KiB */
     uint64_t target_bytes;       /* 8KiB */
     uint64_t max_headers;        /* 100 */

@@ -43,6 +43,8 @@ static const struct directive cache_rows[] = {
      .help = "objects the index may hold"},
     {"index", ONE(size, index_bytes), .preset = "256MiB", .min = MIB, .max = TIB,
      .help = "memory for the keys and stored heads of objects; about 1 KiB each"},
+    {"pinned", ONE(size, pinned_bytes), .preset = "0B", .max = 64 * TIB,
+     .help = "what pinned objects may keep, at most three quarters of memory; 0: half of it"},
     {"disk", NO_FIELD(later), .help = "volumes on disk"},
 };
 static const struct scope cache_scope = {SCOPE("cache", cache_rows), .named = true};
@@ -258,6 +260,8 @@ static const struct directive conf_rows[] = {
      .help = "memory of one request beside bodies; at least twice head_size"},
     {"limits.requests_per_connection", ONE(count, requests_per_connection), .preset = "0", .max = 1000000000,
      .help = "a connection is closed after so many; 0: no bound"},
+    {"limits.marks", ONE(count, max_marks), .preset = "32", .min = 1, .max = 10000,
+     .help = "named points of time kept for `stats?since=`; the oldest makes room"},
     {"limits.memory", ONE(size, memory_bytes), .preset = "1GiB", .min = 16 * MIB, .max = 64 * TIB,
      .help = "the process beside the caches; beyond it requests get 503 SlowDown"},
     {"shutdown_timeout", ONE(duration, shutdown_timeout_ms), .preset = "30s", .max = DAY,

@@ -16,6 +16,9 @@ static void check_cache(struct decoder *d, const struct decoded *r)
 {
     const struct cache_conf *c = r->item;
     char memory[32], least[32];
+    if (c->pinned_bytes > c->memory_bytes / 4 * 3)
+        decoded_error(d, r, "pinned", "memory", "more than three quarters of memory, expected at most %s",
+                      size_text(c->memory_bytes / 4 * 3, memory, sizeof memory));
     if (c->memory_bytes / c->slice_bytes >= CACHE_SLICES_MIN) return;
     decoded_error(d, r, "memory", "slice_size", "%s is too little, expected at least %d slices (%s)",
                   size_text(c->memory_bytes, memory, sizeof memory), CACHE_SLICES_MIN,

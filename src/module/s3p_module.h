@@ -36,6 +36,15 @@ enum s3p_result {
     S3P_ERROR     /* 500 InternalError */
 };
 
+/* How a question to the process went. */
+enum s3p_outcome {
+    S3P_DONE,
+    S3P_NO_MEMORY,
+    S3P_MALFORMED, /* what was given is not what was expected */
+    S3P_UNKNOWN,   /* there is no such thing */
+    S3P_FULL       /* there are as many as there may be */
+};
+
 /* What is known of a request. Times are nanoseconds of the monotonic clock unless named otherwise. */
 typedef struct {
     s3p_str method, target, path, query; /* raw; query with signatures masked */
@@ -96,6 +105,18 @@ typedef struct s3p_api {
     /* configuration of this module: scalar at a dotted path ("access_log.file"), NULL if unset; lives as long as the
      * configuration. */
     const char *(*config)(const char *path);
+
+    /* More of the process: any worker. Texts are malloc'ed, NULL when out of memory. */
+    char *(*metrics)(void); /* what stats_json says, in the Prometheus text format 0.0.4 */
+    /* Named points of time. *json: {"label", "at"}; label: 1 to 64 printable ASCII characters, else S3P_MALFORMED. */
+    enum s3p_outcome (*mark)(s3p_str label, char **json);
+    char *(*marks_json)(void);
+    /* stats_json with the differences since a mark; S3P_UNKNOWN: there is no such mark. */
+    enum s3p_outcome (*stats_since_json)(s3p_str label, char **json);
+    /* What the caches hold whose path (as a client would send it) begins with `prefix`: {"objects": [...], "next": token or
+     * null}. At most max (1 to 10000) on a page, perhaps fewer. after: the token of the page before, {NULL, 0} at first;
+     * S3P_MALFORMED: that is none. */
+    enum s3p_outcome (*objects_json)(s3p_str prefix, unsigned max, s3p_str after, char **json);
 } s3p_api;
 
 struct s3p_module {

@@ -319,6 +319,29 @@ static void api_file_reopen(void *f) { log_file_reopen(f); }
 static void api_file_close(void *f) { log_file_close(f); }
 static const char *api_config(const char *path) { return conf_get(the_proxy->conf, path); }
 
+static enum s3p_outcome outcome(enum err e)
+{
+    switch (e) {
+    case ERR_OK: return S3P_DONE;
+    case ERR_BAD_REQUEST: return S3P_MALFORMED;
+    case ERR_NOT_FOUND: return S3P_UNKNOWN;
+    case ERR_OVERLOAD: return S3P_FULL;
+    default: return S3P_NO_MEMORY;
+    }
+}
+
+static char *api_metrics(void) { return metrics_text(the_proxy); }
+static enum s3p_outcome api_mark(s3p_str label, char **json) { return outcome(mark_set(the_proxy, in(label), json)); }
+static enum s3p_outcome api_objects_json(s3p_str prefix, unsigned max, s3p_str after, char **json)
+{
+    return outcome(objects_json(the_proxy, in(prefix), max < 10000 ? max : 10000, in(after), json));
+}
+static char *api_marks_json(void) { return marks_json(the_proxy); }
+static enum s3p_outcome api_stats_since_json(s3p_str label, char **json)
+{
+    return outcome(stats_since_json(the_proxy, in(label), json));
+}
+
 const s3p_api module_api = {
     .abi = S3P_ABI_VERSION,
     .request_info = api_request_info,
@@ -342,4 +365,9 @@ const s3p_api module_api = {
     .file_reopen = api_file_reopen,
     .file_close = api_file_close,
     .config = api_config,
+    .metrics = api_metrics,
+    .mark = api_mark,
+    .marks_json = api_marks_json,
+    .stats_since_json = api_stats_since_json,
+    .objects_json = api_objects_json,
 };

@@ -23,6 +23,7 @@
 struct request;
 struct worker;
 struct face;
+struct marks;
 struct h2_server;
 struct listen_tls;
 struct sniffer;
@@ -70,6 +71,7 @@ struct proxy {
     struct disk *disk;
     struct listen_tls **tls; /* one per listen address */
     struct modules *modules;
+    struct marks *marks;
     uint64_t started_ms;
     _Atomic uint64_t connections, tls_connections, handshakes, memory_bytes;
     _Atomic bool ready, draining, joined;
@@ -346,8 +348,20 @@ void pass_destroy(struct pass *p);
 void pass_adopt(struct request *r, const struct head *resp, int64_t length, struct upcall *call);
 void pass_invalidate(struct request *r);
 
-/* stats.c */
+/* stats.c, marks.c, metrics.c: texts are malloc'ed, NULL when out of memory. Any thread. */
+struct snapshot;
+enum err stats_snapshot(struct proxy *p, struct snapshot **out);
 char *stats_json(struct proxy *p);
+char *metrics_text(struct proxy *p);
+enum err marks_create(uint64_t max, struct marks **out);
+void marks_destroy(struct marks *m);
+/* label: 1 to 64 printable ASCII characters, else ERR_BAD_REQUEST. */
+enum err mark_set(struct proxy *p, struct str label, char **json);
+char *marks_json(struct proxy *p);
+enum err stats_since_json(struct proxy *p, struct str label, char **json); /* ERR_NOT_FOUND: no such mark */
+/* objects.c: a page of at most max objects below a path (as clients send it), after a token of the page before ({NULL,0}:
+ * from the start). ERR_BAD_REQUEST: that is no token. */
+enum err objects_json(struct proxy *p, struct str path, uint64_t max, struct str after, char **json);
 enum err bucket_stats_create(struct bucket_stats **out);
 void bucket_stats_destroy(struct bucket_stats *b);
 /* proven: the bucket exists. Other names get only half of the rows. */

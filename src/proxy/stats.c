@@ -1,8 +1,8 @@
-/* stats.c - the numbers of DESIGN 7 as one JSON object: sums over the workers' own counters, percentiles from histograms. */
-#include <jansson.h>
+/* stats.c - the numbers of DESIGN 7 as one snapshot: sums over the workers' own counters and histograms. */
 #include <stdlib.h>
 
 #include "proxy/front.h"
+#include "proxy/snapshot.h"
 #include "version.h"
 
 #define MAX_BUCKETS 256u
@@ -62,21 +62,8 @@ void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool proven, bo
     pthread_mutex_unlock(&b->lock);
 }
 
-static void put(json_t *o, const char *name, uint64_t v) { json_object_set_new(o, name, json_integer((json_int_t)v)); }
-
-static json_t *percentiles(const struct hist_sum *h, bool ms)
-{
-    static const struct {
-        const char *name;
-        double q;
-    } qs[] = {{"p50", .5}, {"p90", .9}, {"p99", .99}, {"p999", .999}};
-    json_t *o = json_object();
-    double unit = ms ? 1000.0 : 1.0;
-    for (size_t i = 0; i < ARRAY_LEN(qs); i++)
-        json_object_set_new(o, qs[i].name, json_real((double)hist_quantile(h, qs[i].q) / unit));
-    json_object_set_new(o, "max", json_real((double)h->max / unit));
-    return o;
-}
+#define put snapshot_count
+#define level snapshot_level
 
 #define SUM(p, expr)                                                         \
     ({                                                                       \
@@ -94,10 +81,10 @@ static json_t *percentiles(const struct hist_sum *h, bool ms)
 static json_t *json_connections(struct proxy *p)
 {
     json_t *o = json_object();
-    put(o, "open", atomic_load(&p->connections)); /* with those that have not said yet what they speak */
-    put(o, "h1", H1SUM(p, open));
-    put(o, "h2", H2SUM(p, open));
-    put(o, "tls", atomic_load(&p->tls_connections));
+    level(o, "open", atomic_load(&p->connections)); /* with those that have not said yet what they speak */
+    level(o, "h1", H1SUM(p, open));
+    level(o, "h2", H2SUM(p, open));
+    level(o, "tls", atomic_load(&p->tls_connections));
     put(o, "accepted", SUM(p, stat_get(&w->stats.accepted)));
     return o;
 }
@@ -128,10 +115,11 @@ static json_t *json_tls(struct proxy *p)
     static const struct {
         const char *name;
         size_t at;
-    } counters[] = {X(pending) X(accepted) X(failed) X(timeouts) X(refused) X(tls12) X(tls13) X(resumed) X(ktls)
+    } counters[] = {X(accepted) X(failed) X(timeouts) X(refused) X(tls12) X(tls13) X(resumed) X(ktls)
                         X(client_certificates)};
 #undef X
     json_t *o = json_object();
+    level(o, "pending", SUM(p, front_tls_stat(w, offsetof(struct tls_acceptor_stats, pending))));
     for (unsigned i = 0; i < ARRAY_LEN(counters); i++) put(o, counters[i].name, SUM(p, front_tls_stat(w, counters[i].at)));
     return o;
 }
@@ -147,7 +135,7 @@ static json_t *json_requests(struct proxy *p)
     json_t *o = json_object(), *m = json_object(), *s = json_object(), *c = json_object();
 
     put(o, "total", SUM(p, stat_get(&w->stats.requests)));
-    put(o, "in_flight", SUM(p, stat_get(&w->stats.in_flight)));
+    level(o, "in_flight", SUM(p, stat_get(&w->stats.in_flight)));
     put(o, "bad", H1SUM(p, bad_requests) + H2SUM(p, bad_requests));
     put(o, "shed", SUM(p, stat_get(&w->stats.shed)));
     put(o, "restarts", SUM(p, stat_get(&w->stats.restarts)));
@@ -165,22 +153,16 @@ static json_t *json_requests(struct proxy *p)
     return o;
 }
 
-static json_t *json_latency(struct proxy *p)
+static void collect_latency(struct snapshot *s, struct proxy *p)
 {
     json_t *o = json_object();
-    struct hist_sum *h = calloc(2, sizeof *h);
-    if (!h) return o;
+    struct hist_sum *first = snapshot_hist(s, o, "first_byte", 1000.0), *total = snapshot_hist(s, o, "total", 1000.0);
     for (unsigned i = 0; i < p->nworkers; i++) {
-        hist_collect(&h[0], &p->workers[i].stats.first_byte_us);
-        hist_collect(&h[1], &p->workers[i].stats.total_us);
+        if (first) hist_collect(first, &p->workers[i].stats.first_byte_us);
+        if (total) hist_collect(total, &p->workers[i].stats.total_us);
     }
-    json_object_set_new(o, "first_byte", percentiles(&h[0], true));
-    json_object_set_new(o, "total", percentiles(&h[1], true));
-    free(h);
-    return o;
+    json_object_set_new(s->tree, "latency_ms", o);
 }
-
-static double ratio(uint64_t part, uint64_t whole) { return whole ? (double)part / (double)whole : 0.0; }
 
 static json_t *json_caches(struct proxy *p)
 {
@@ -189,20 +171,21 @@ static json_t *json_caches(struct proxy *p)
         struct cache_stats cs;
         json_t *o = json_object(), *m = json_object();
         cache_get_stats(p->caches[i], &cs);
-        put(m, "used", cs.used);
-        put(m, "capacity", cs.capacity);
-        put(m, "slices", cs.slices);
-        put(m, "objects", cs.objects);
-        put(m, "index_bytes", cs.index_bytes);
+        level(m, "used", cs.used);
+        level(m, "capacity", cs.capacity);
+        level(m, "slices", cs.slices);
+        level(m, "objects", cs.objects);
+        level(m, "index_bytes", cs.index_bytes);
         put(m, "evictions", cs.evictions);
         put(m, "rejected", cs.rejected);
-        put(m, "reserved", cs.reserved_bytes);
+        level(m, "reserved", cs.reserved_bytes);
+        level(m, "pinned", cs.pinned_bytes);
         put(m, "punched", cs.punched);
         json_object_set_new(o, "memory", m);
-        uint64_t hits = SUM(p, stat_get(&w->stats.per_cache_hits[i])), bytes = SUM(p, stat_get(&w->stats.per_cache_bytes[i]));
-        json_object_set_new(o, "hit_ratio", json_real(ratio(hits, SUM(p, stat_get(&w->stats.per_cache_lookups[i])))));
-        json_object_set_new(o, "byte_hit_ratio",
-                            json_real(ratio(SUM(p, stat_get(&w->stats.per_cache_hit_bytes[i])), bytes)));
+        snapshot_ratio(o, "hit_ratio", SUM(p, stat_get(&w->stats.per_cache_hits[i])),
+                       SUM(p, stat_get(&w->stats.per_cache_lookups[i])));
+        snapshot_ratio(o, "byte_hit_ratio", SUM(p, stat_get(&w->stats.per_cache_hit_bytes[i])),
+                       SUM(p, stat_get(&w->stats.per_cache_bytes[i])));
         put(o, "coalesced", SUM(p, stat_get(&w->stats.per_cache_coalesced[i])));
         json_object_set_new(all, p->conf->caches[i].name, o);
     }
@@ -232,8 +215,8 @@ static json_t *json_protocol_locked(struct proxy *p, unsigned i)
     json_t *o = json_object();
     origin_protocol_choice(p->origins[i], &choice, &why);
     origin_protocol_seen(p->origins[i], &seen);
-    json_object_set_new(o, "choice", json_string(choice));
-    json_object_set_new(o, "why", json_string(why));
+    snapshot_gauge(o, "choice", json_string(choice));
+    snapshot_gauge(o, "why", json_string(why));
     json_object_set_new(o, "first_byte_ms", json_both(seen.first_byte_us, 1000.0));
     json_object_set_new(o, "bulk_bytes_per_s", json_both(seen.bulk_bytes_per_s, 1.0));
 #define OSUM(name) SUM(p, stat_get(&origin_stats_locked(w, i)->name))
@@ -244,10 +227,9 @@ static json_t *json_protocol_locked(struct proxy *p, unsigned i)
     return o;
 }
 
-static json_t *json_origin_locked(struct proxy *p, unsigned i)
+static json_t *json_origin_locked(struct snapshot *s, struct proxy *p, unsigned i)
 {
     json_t *o = json_object(), *errors = json_object(), *conns = json_object(), *hedges = json_object();
-    struct hist_sum *h = calloc(1, sizeof *h);
 #define OSUM(name) SUM(p, stat_get(&origin_stats_locked(w, i)->name))
     put(o, "requests", OSUM(requests));
     put(o, "bytes", OSUM(bytes));
@@ -265,31 +247,31 @@ static json_t *json_origin_locked(struct proxy *p, unsigned i)
     put(hedges, "issued", 0);
     put(hedges, "won", 0);
     json_object_set_new(o, "hedges", hedges);
-    put(conns, "open", OSUM(conn_open));
-    put(conns, "idle", OSUM(conn_idle));
+    level(conns, "open", OSUM(conn_open));
+    level(conns, "idle", OSUM(conn_idle));
     put(conns, "created", OSUM(conn_created));
     put(conns, "reused", OSUM(conn_reused));
-    put(conns, "waiting", OSUM(waiting));
-    put(conns, "h2", OSUM(h2_open));
+    level(conns, "waiting", OSUM(waiting));
+    level(conns, "h2", OSUM(h2_open));
     json_object_set_new(o, "connections", conns);
     json_object_set_new(o, "protocol", json_protocol_locked(p, i));
-    put(o, "in_flight", OSUM(in_flight));
-    put(o, "window", p->conf->origins[i].max_in_flight);
+    level(o, "in_flight", OSUM(in_flight));
+    level(o, "window", p->conf->origins[i].max_in_flight);
 #undef OSUM
+    struct hist_sum *h = snapshot_hist(s, o, "first_byte_ms", 1000.0);
     for (unsigned k = 0; h && k < p->nworkers; k++)
         hist_collect(h, &origin_stats_locked(&p->workers[k], i)->first_byte_us);
-    if (h) json_object_set_new(o, "first_byte_ms", percentiles(h, true));
-    free(h);
     return o;
 }
 
 static void add_bucket(json_t *all, const struct bucket_row *row)
 {
-    json_t *o = json_object_get(all, row->name);
+    const char *name = json_object_get(all, row->name) || json_object_size(all) < MAX_BUCKETS ? row->name : "(other)";
+    json_t *o = json_object_get(all, name);
     if (!o) {
         o = json_object();
         /* Bucket names come from clients' paths: bytes that are no UTF-8 are refused by the library and left out. */
-        if (json_object_set_new(all, row->name, o) != 0) return;
+        if (json_object_set_new(all, name, o) != 0) return;
     }
     const struct {
         const char *name;
@@ -311,14 +293,19 @@ static json_t *json_buckets(struct proxy *p)
     return all;
 }
 
-char *stats_json(struct proxy *p)
+enum err stats_snapshot(struct proxy *p, struct snapshot **out)
 {
-    json_t *o = json_object(), *bytes = json_object(), *origins = json_object();
     uint64_t received = 0;
+    struct snapshot *s;
+    enum err e = snapshot_create(2 + p->conf->norigins, &s);
+    if (e != ERR_OK) return e;
+    json_t *o = s->tree, *bytes = json_object(), *origins = json_object();
 
-    json_object_set_new(o, "version", json_string(S3P_VERSION));
-    json_object_set_new(o, "uptime_s", json_real((double)(clock_ns() / 1000000 - p->started_ms) / 1000.0));
-    put(o, "workers", p->nworkers);
+    s->taken_ms = clock_ns() / 1000000;
+    s->taken_unix_ms = (int64_t)wallclock_ms();
+    snapshot_gauge(o, "version", json_string(S3P_VERSION));
+    snapshot_gauge(o, "uptime_s", json_real((double)(s->taken_ms - p->started_ms) / 1000.0));
+    level(o, "workers", p->nworkers);
     json_object_set_new(o, "connections", json_connections(p));
     json_object_set_new(o, "tls", json_tls(p));
     json_object_set_new(o, "http2", json_http2(p));
@@ -326,7 +313,7 @@ char *stats_json(struct proxy *p)
     pthread_mutex_lock(&p->stats_lock);
     for (unsigned i = 0; i < p->conf->norigins; i++) {
         received += SUM(p, stat_get(&origin_stats_locked(w, i)->bytes));
-        json_object_set_new(origins, p->conf->origins[i].name, json_origin_locked(p, i));
+        json_object_set_new(origins, p->conf->origins[i].name, json_origin_locked(s, p, i));
     }
     pthread_mutex_unlock(&p->stats_lock);
     put(bytes, "sent", SUM(p, stat_get(&w->stats.sent_bytes)));
@@ -335,12 +322,11 @@ char *stats_json(struct proxy *p)
     put(bytes, "saved", SUM(p, stat_get(&w->stats.saved_bytes)));
     put(bytes, "sendfile", SUM(p, stat_get(&h1_server_stats(w->h1)->sendfile_bytes)));
     json_object_set_new(o, "bytes", bytes);
-    put(o, "memory_bytes", atomic_load(&p->memory_bytes));
-    json_object_set_new(o, "latency_ms", json_latency(p));
+    level(o, "memory_bytes", atomic_load(&p->memory_bytes));
+    collect_latency(s, p);
     json_object_set_new(o, "caches", json_caches(p));
     json_object_set_new(o, "origins", origins);
     json_object_set_new(o, "buckets", json_buckets(p));
-    char *text = json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(6));
-    json_decref(o);
-    return text;
+    *out = s;
+    return ERR_OK;
 }

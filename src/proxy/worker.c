@@ -243,11 +243,13 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
     snprintf(msg, n, "out of memory");
     if (pthread_barrier_init(&p->opened, NULL, p->nworkers + 1) != 0) return ERR_NOMEM;
     if (!p->workers || !p->caches || !p->origins || !p->health || disk_create(DISK_THREADS, &p->disk) != ERR_OK) return ERR_NOMEM;
+    if (marks_create(c->max_marks, &p->marks) != ERR_OK) return ERR_NOMEM;
     char why[512] = "";
     for (unsigned i = 0; e == ERR_OK && i < c->ncaches; i++) {
         const struct cache_conf *cc = &c->caches[i];
         struct cache_options o = {.memory_bytes = cc->memory_bytes, .max_objects = cc->max_objects,
-                                  .index_bytes = cc->index_bytes, .slice_bytes = (uint32_t)cc->slice_bytes};
+                                  .index_bytes = cc->index_bytes, .pinned_bytes = cc->pinned_bytes,
+                                  .slice_bytes = (uint32_t)cc->slice_bytes};
         e = cache_create(&o, &p->caches[i], why, sizeof why);
         if (e != ERR_OK) snprintf(msg, n, "cache %s: %s", cc->name, why);
     }
@@ -324,6 +326,7 @@ void proxy_destroy(struct proxy *p)
         if (p->origins[i]) origin_destroy(p->origins[i]);
     for (unsigned i = 0; p->caches && i < p->conf->ncaches; i++)
         if (p->caches[i]) cache_destroy(p->caches[i]);
+    marks_destroy(p->marks);
     pthread_barrier_destroy(&p->opened);
     free(p->workers);
     free(p->caches);

@@ -21,6 +21,7 @@ static const struct directive_case cases[] = {
     {"", "access_log.file", "", "", "off ; /x", "\"\" ; {a: b}"},
     {"", "access_log.format", "", "", "json ; combined", "JSON"},
     {"", "limits.connections", "", "", "1 ; 10000000", "0 ; 10000001 ; x"},
+    {"", "limits.marks", "", "", "1 ; 10000", "0 ; 10001 ; x"},
     {"", "limits.handshakes", "", "", "1 ; 1000000", "0 ; 1000001 ; x"},
     {"", "limits.head_size", "target_size: 256\nrequest_memory: 2MiB\n", "", "1KiB ; 1MiB ; 1.5KiB ; 2000",
      "1023 ; 1048577 ; 8kib ; 1.0001KiB"},
@@ -289,6 +290,7 @@ static void test_defaults(void **state)
     assert_int_equal(conf->access_log_format, FORMAT_JSON);
     assert_int_equal(conf->max_connections, 10000);
     assert_int_equal(conf->max_handshakes, 4096);
+    assert_int_equal(conf->max_marks, 32);
     assert_int_equal(conf->head_bytes, 32 << 10);
     assert_int_equal(conf->target_bytes, 8 << 10);
     assert_int_equal(conf->max_headers, 100);

@@ -1,0 +1,166 @@
+/* objects.c - what the caches hold, as JSON, a page at a time.
+ *
+ * Pages go through cache after cache, shard after shard, by the objects' names (cache/listing.c): a token says where to go
+ * on. A page ends when it is full or when it has taken its time, so that no worker stands still for a large index; a short
+ * page, even an empty one, is not the last as long as it names a next. */
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "proxy/proxy.h"
+
+#define PAGE_NS 5000000u /* after so long no further shard is begun */
+
+struct place {
+    unsigned cache, shard;
+    uint64_t name;
+    bool inside; /* behind name in that shard; else at its beginning */
+};
+
+struct page {
+    struct proxy *proxy;
+    json_t *list;
+    uint64_t max;
+    struct place at;
+};
+
+static bool token_read(struct str token, struct place *at)
+{
+    char text[64];
+    unsigned long long name;
+    int end = 0;
+
+    *at = (struct place){0};
+    if (token.n == 0) return true;
+    if (token.n >= sizeof text) return false;
+    memcpy(text, token.p, token.n);
+    text[token.n] = '\0';
+    if (sscanf(text, "%4u.%4u.%16llx%n", &at->cache, &at->shard, &name, &end) != 3 || (size_t)end != token.n) return false;
+    at->name = name;
+    at->inside = true;
+    return at->shard < cache_shards();
+}
+
+/* "/bucket/key" as the URI that the other endpoints take; a name that is no UTF-8 as a path with escapes. */
+static json_t *uri_json(struct str path)
+{
+    struct strbuf b;
+    json_t *v;
+
+    strbuf_init(&b, 4 * path.n + 16);
+    strbuf_z(&b, "s3:/");
+    strbuf_str(&b, path);
+    v = b.failed ? NULL : json_stringn(b.p, b.n);
+    if (!v && !b.failed) {
+        b.n = 0;
+        for (size_t i = 0; i < path.n; i++) {
+            unsigned char c = (unsigned char)path.p[i];
+            if (c > 0x20 && c < 0x7f && c != '%' && c != '?' && c != '#') strbuf_ch(&b, (char)c);
+            else strbuf_f(&b, "%%%02X", c);
+        }
+        v = b.failed ? NULL : json_stringn(b.p, b.n);
+    }
+    strbuf_free(&b);
+    return v;
+}
+
+static bool page_add(struct page *g, struct object *o)
+{
+    const struct conf *c = g->proxy->conf;
+    struct str base = object_key_base(o), variant = object_key_variant(o);
+    size_t origin = strnlen(base.p, base.n) + 1;
+    uint64_t now = clock_ns() / 1000000, size = object_size(o), cached = object_cached_bytes(o);
+    struct meta *m = object_meta(o);
+    const struct repr *r = m ? repr_of(m) : NULL;
+    uint64_t age = r ? r->initial_age_s + (now > r->received_ms ? (now - r->received_ms) / 1000 : 0) : 0;
+    json_t *item = json_pack("{sosIsIsfsIsbsbss%ss}", "uri", uri_json(str_make(base.p + origin, base.n - origin)), "size",
+                             (json_int_t)size, "cached", (json_int_t)cached, "fraction",
+                             size ? (double)cached / (double)size : 1.0, "age_s", (json_int_t)age, "fresh",
+                             r && now < r->fresh_until_ms, "pinned", object_pinned(o), "origin", base.p, origin - 1, "cache",
+                             c->caches[g->at.cache].name);
+    if (item && variant.n) json_object_set_new(item, "variant", json_stringn(variant.p, variant.n)); /* UTF-8, or not shown */
+    meta_unref(m);
+    return json_array_append_new(g->list, item) == 0;
+}
+
+/* Those of one shard, as far as there is room; objects of one name stay on one page. */
+static enum err page_shard(struct page *g, const struct str *prefixes, unsigned n)
+{
+    struct object **all;
+    size_t count, i;
+    enum err e = cache_list(g->proxy->caches[g->at.cache], g->at.shard, prefixes, n, g->at.inside ? &g->at.name : NULL, &all, &count);
+
+    if (e != ERR_OK) return e;
+    for (i = 0; i < count && e == ERR_OK; i++) {
+        bool same = i && object_name(all[i]) == object_name(all[i - 1]);
+        if (json_array_size(g->list) >= g->max && !same) break;
+        if (!page_add(g, all[i])) e = ERR_NOMEM;
+        g->at.name = object_name(all[i]);
+        g->at.inside = true;
+    }
+    if (i == count) {
+        g->at.shard++;
+        g->at.inside = false;
+    }
+    cache_list_free(all, count);
+    return e;
+}
+
+static enum err page_fill(struct page *g, const struct str *prefixes, unsigned n)
+{
+    uint64_t began = clock_ns();
+
+    for (; g->at.cache < g->proxy->conf->ncaches; g->at.cache++, g->at.shard = 0, g->at.inside = false) {
+        while (g->at.shard < cache_shards()) {
+            enum err e = page_shard(g, prefixes, n);
+            if (e != ERR_OK) return e;
+            if (json_array_size(g->list) >= g->max || clock_ns() - began > PAGE_NS) return ERR_OK;
+        }
+    }
+    return ERR_OK;
+}
+
+static json_t *token_json(const struct page *g)
+{
+    struct place at = g->at;
+    char text[64];
+
+    if (at.cache < g->proxy->conf->ncaches && at.shard == cache_shards()) at = (struct place){.cache = at.cache + 1};
+    if (at.cache >= g->proxy->conf->ncaches) return json_null();
+    if (!at.inside && at.shard == 0 && at.cache == 0) return json_null();
+    /* The beginning of a shard is behind the last name of the one before. */
+    if (!at.inside && at.shard == 0) at = (struct place){at.cache - 1, cache_shards() - 1, UINT64_MAX, true};
+    else if (!at.inside) at = (struct place){at.cache, at.shard - 1, UINT64_MAX, true};
+    snprintf(text, sizeof text, "%u.%u.%llx", at.cache, at.shard, (unsigned long long)at.name);
+    return json_string(text);
+}
+
+static enum err prefixes_make(struct pool *pool, const struct conf *c, struct str path, struct str *out)
+{
+    struct str marks;
+    for (unsigned i = 0; i < c->norigins; i++)
+        if (key_make(pool, &c->origins[i], (struct str){NULL, 0}, path, &out[i], &marks) != ERR_OK) return ERR_NOMEM;
+    return ERR_OK;
+}
+
+enum err objects_json(struct proxy *p, struct str path, uint64_t max, struct str after, char **json)
+{
+    struct page g = {.proxy = p, .max = max};
+    struct pool *pool;
+    enum err e = ERR_NOMEM;
+
+    if (!token_read(after, &g.at) || max == 0) return ERR_BAD_REQUEST;
+    pool = pool_create(SIZE_MAX / 2);
+    struct str *prefixes = pool ? pool_alloc(pool, (p->conf->norigins + 1) * sizeof *prefixes) : NULL;
+    g.list = json_array();
+    if (prefixes && g.list) e = prefixes_make(pool, p->conf, path, prefixes);
+    if (e == ERR_OK) e = page_fill(&g, prefixes, p->conf->norigins);
+    if (e == ERR_OK) {
+        json_t *o = json_pack("{sOso}", "objects", g.list, "next", token_json(&g));
+        *json = o ? json_dumps(o, JSON_REAL_PRECISION(6)) : NULL;
+        json_decref(o);
+        if (!*json) e = ERR_NOMEM;
+    }
+    json_decref(g.list);
+    pool_destroy(pool);
+    return e;
+}
