@@ -17,6 +17,7 @@
 enum origin_type { ORIGIN_S3, ORIGIN_HTTP, ORIGIN_FILE };
 enum origin_http2 { HTTP2_AUTO, HTTP2_OFF, HTTP2_PRIOR_KNOWLEDGE }; /* auto: where ALPN offers it */
 enum route_auth { AUTH_NONE };
+enum cache_header { CACHE_HEADER_OFF, CACHE_HEADER_BYPASS, CACHE_HEADER_REFRESH, CACHE_HEADER_ALL };
 enum listen_protocol { PROTOCOL_H2, PROTOCOL_HTTP11 };
 enum log_format { FORMAT_JSON, FORMAT_COMBINED };
 
@@ -63,6 +64,7 @@ struct route_conf {
     unsigned handler_line, handler_column; /* in conf.file, for "no such handler" once the modules are known */
     int origin, cache; /* indexes; -1 none */
     enum route_auth auth;
+    enum cache_header cache_header;
     struct cidr *allow; unsigned nallow; /* none = everyone */
     struct cidr *deny; unsigned ndeny;
     char **base_domains; unsigned nbase_domains; /* virtual-hosted bucket requests from clients */

@@ -165,6 +165,8 @@ static const struct directive route_rows[] = {
     {"cache", ONE(cache, cache), .preset_note = "not cached", .help = "cache for what comes from the origin"},
     {"auth", ONE(word, auth), .preset = "none", .words = "none", .later = "sigv4 transparent",
      .help = "how clients prove who they are"},
+    {"cache_header", ONE(word, cache_header), .preset = "off", .words = "off bypass refresh all",
+     .help = "what clients may ask for with the field S3dlio-Cache: bypass, refresh"},
     {"allow", LIST(cidr, allow), .max = 1024, .preset_note = "everyone", .help = "clients that may use this route"},
     {"deny", LIST(cidr, deny), .max = 1024, .preset_note = "nobody",
      .help = "clients that may not, even if they are allowed above"},

@@ -13,7 +13,7 @@
 #include "conf/cpus.h"
 #include "conf/directive.h"
 
-_Static_assert(sizeof(enum origin_type) == sizeof(int) && sizeof(enum route_auth) == sizeof(int) &&
+_Static_assert(sizeof(enum origin_type) == sizeof(int) && sizeof(enum route_auth) == sizeof(int) && sizeof(enum cache_header) == sizeof(int) &&
                    sizeof(enum log_format) == sizeof(int) && sizeof(enum log_level) == sizeof(int) &&
                    sizeof(enum creds_source) == sizeof(int) && sizeof(enum origin_http2) == sizeof(int) &&
                    sizeof(enum listen_protocol) == sizeof(int) && sizeof(enum tls_verify) == sizeof(int),

@@ -158,6 +158,7 @@ bool hdr_is_hop_by_hop(const struct head *h, const struct hdr *f)
     case HDR_UPGRADE:
     case HDR_PROXY_AUTHENTICATE:
     case HDR_PROXY_AUTHORIZATION:
+    case HDR_S3DLIO_CACHE: /* meant for us */
     case HDR_HTTP2_SETTINGS: return true;
     case HDR_OTHER: return head_has_token(h, HDR_CONNECTION, f->name);
     default: return false;

@@ -33,7 +33,7 @@ enum method method_of(struct str text); /* case-sensitive */
     X(AMZ_ID_2, "x-amz-id-2") X(AMZ_DECODED_LENGTH, "x-amz-decoded-content-length")                       \
     X(AMZ_TRAILER, "x-amz-trailer") X(AMZ_CHECKSUM_MODE, "x-amz-checksum-mode")                           \
     X(AMZ_COPY_SOURCE, "x-amz-copy-source") X(AMZ_MP_PARTS_COUNT, "x-amz-mp-parts-count")                 \
-    X(HTTP2_SETTINGS, "http2-settings") X(PRIORITY, "priority")
+    X(HTTP2_SETTINGS, "http2-settings") X(PRIORITY, "priority") X(S3DLIO_CACHE, "s3dlio-cache")
 enum hdr_id {
     HDR_OTHER,
 #define X(id, name) HDR_##id,

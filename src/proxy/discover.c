@@ -38,6 +38,7 @@ struct discovery {
     struct upcall *call;
     struct origin_request req;
     struct hdr *hdrs;
+    bool unconditional;  /* even if there is an old version */
     bool by_head, whole; /* HEAD; GET without a range */
     uint64_t first, last;
     uint64_t fresh_for_ms, stale_if_error_ms, started_ns;
@@ -538,7 +539,7 @@ static const struct client_events discovery_events = {discovery_head, discovery_
 
 static void discovery_conditions(struct discovery *d, unsigned *n)
 {
-    if (d->kind != VALIDATE) return;
+    if (d->kind != VALIDATE || d->unconditional) return;
     const struct repr *r = repr_of(d->old_meta);
     if (r->etag.n)
         d->hdrs[(*n)++] = (struct hdr){STR_LIT("If-None-Match"), r->etag, HDR_IF_NONE_MATCH};
@@ -591,6 +592,7 @@ enum err discovery_start(struct request *r, enum discovery_kind kind, struct obj
     d->hdrs = (struct hdr *)(d + 1);
     d->worker = r->worker;
     d->kind = kind;
+    d->unconditional = r->refresh;
     d->src = source_ref(r->source);
     d->object = o ? object_ref(o) : NULL;
     d->old = old ? object_ref(old) : NULL;

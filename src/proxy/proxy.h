@@ -223,6 +223,7 @@ struct request {
     struct source *source;
     struct cache_request asked;
     bool head_only, cacheable, leader, asked_checksums;
+    bool bypass, refresh; /* asked for by S3dlio-Cache */
     unsigned restarts, lookups;
     enum cache_result result;
     bool collapsed, stored;

@@ -105,7 +105,7 @@ static bool request_may_use(const struct request *r, const struct repr *m)
     const struct cache_request *q = &r->asked;
 
     if (m->validated_ns >= r->x->begin_ns) return true;
-    if (m->no_cache || q->no_cache) return false;
+    if (m->no_cache || q->no_cache || r->refresh) return false;
     if (q->max_age_s >= 0 && age_ms > (uint64_t)q->max_age_s * 1000) return false;
     if (now < m->fresh_until_ms) {
         return q->min_fresh_s < 0 || m->fresh_until_ms - now >= (uint64_t)q->min_fresh_s * 1000;
@@ -376,8 +376,9 @@ static void request_go(struct request *r)
         modapi_handler(r);
         return;
     }
-    bool cached = r->cache && r->cacheable && !r->x->req_body.ops;
+    bool cached = r->cache && r->cacheable && !r->x->req_body.ops && !r->bypass;
     if (!cached) {
+        if (r->bypass) r->fwd = "bypass";
         pass_start(r);
         return;
     }
@@ -429,6 +430,27 @@ static enum err request_route(struct request *r)
     r->cacheable = e == ERR_OK && r->s3.cacheable && r->s3.whole_object &&
                    (r->s3.op == OP_GET_OBJECT || r->s3.op == OP_HEAD_OBJECT);
     return e;
+}
+
+/* What the client asks of the cache with a field of our own. Only where the route lets it: a bypass, or a new fetch of what
+ * is there, is the origin's cost. */
+static bool request_cache_header(struct request *r)
+{
+    const struct hdr *h = r->handler ? NULL : head_find(&r->x->req, HDR_S3DLIO_CACHE);
+    enum cache_header may = r->route->cache_header;
+
+    if (!h) return true;
+    r->bypass = str_eq_ci(h->value, STR_LIT("bypass"));
+    r->refresh = str_eq_ci(h->value, STR_LIT("refresh"));
+    if (!r->bypass && !r->refresh) {
+        r->error = ERR_BAD_REQUEST;
+        respond_error(r, 400, "InvalidArgument", "Expected S3dlio-Cache to be bypass or refresh.");
+        return false;
+    }
+    if (may == CACHE_HEADER_ALL || may == (r->bypass ? CACHE_HEADER_BYPASS : CACHE_HEADER_REFRESH)) return true;
+    r->error = ERR_ACCESS_DENIED;
+    respond_error(r, 403, "AccessDenied", "This route does not let clients ask for that with S3dlio-Cache.");
+    return false;
 }
 
 static void request_identify(struct request *r)
@@ -511,6 +533,7 @@ static void request_begin(struct exchange *x)
     }
     enum s3p_result a = modapi_access(r);
     if (r->responded) return;
+    if (a == S3P_OK && !request_cache_header(r)) return;
     if (a != S3P_OK)
         request_fail(r, a == S3P_DENY ? ERR_ACCESS_DENIED : ERR_INTERNAL);
     else

@@ -132,6 +132,7 @@ static const struct directive_case cases[] = {
     {"route", "handler", "", "path: /\n", "admin", "a b ; \"\""},
     {"route", "origin", "", "path: /\n", "o", "p ; O"},
     {"route", "cache", "", "path: /\norigin: o\n", "c", "d"},
+    {"route", "cache_header", "", "path: /\norigin: o\n", "off ; bypass ; refresh ; all", "on ; [bypass]"},
     {"route", "auth", "", "path: /\norigin: o\n", "none", "sigv4 ; transparent ; basic"},
     {"route", "allow", "", "path: /\norigin: o\n", "[127.0.0.1, \"::1\", 10.0.0.0/8, \"2001:db8::/32\", 0.0.0.0/0]",
      "[] ; 10.0.0.0/8"},
