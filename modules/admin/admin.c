@@ -8,6 +8,8 @@
  *   POST mark                        {"label": L} names this moment -> {"label", "at"}
  *   GET  mark                        the marks there are
  *   GET  objects?prefix=P&max=N&after=T  what is cached there -> {"objects": [...], "next": T or null}
+ *   POST warm                        {"uris": [U...]}, {"prefix": P} or {"manifest": U}, and "pin", "concurrency"
+ *                                    -> 202 {"id"}; GET warm: all jobs; GET warm/ID: one; DELETE warm/ID: cancels it
  *   GET  config                      the effective configuration, secrets masked, as YAML
  *   POST purge                       {"uri": U}, {"prefix": P} or {"all": true} -> {"purged": count}
  *
@@ -24,6 +26,7 @@
 #include "s3p_module.h"
 
 #define BODY_MAX_BYTES 65536
+#define WARM_BODY_BYTES (8u << 20)
 #define PURGE_EXPECTED                                                                                       \
     "Expected a JSON object with one member: {\"uri\": \"/bucket/key\"}, {\"prefix\": \"/bucket/pre\"} or "  \
     "{\"all\": true}; s3://bucket/key does for a path."
@@ -39,6 +42,8 @@ struct endpoint {
     const char *about;
     serve_fn *get;  /* GET and HEAD; NULL: not allowed */
     serve_fn *post;
+    serve_fn *del;
+    bool below; /* what stands below it, "name/...", is its own, too */
 };
 
 /* ---- answers */
@@ -265,6 +270,7 @@ static void purge_members(s3p_request *r, const json_t *root)
 struct body_use {
     void (*use)(s3p_request *r, const json_t *root);
     const char *expected;
+    size_t max; /* bytes of the body */
 };
 
 static void body_read(s3p_request *r, s3p_str body, void *arg)
@@ -273,8 +279,9 @@ static void body_read(s3p_request *r, s3p_str body, void *arg)
     json_error_t why;
     char message[512];
 
-    if (!body.p || body.n > BODY_MAX_BYTES) { /* or the client failed; then nobody reads this */
-        answer_error(r, 413, "EntityTooLarge", "Expected a request body of at most 65536 bytes.");
+    if (!body.p || body.n > u->max) { /* or the client failed; then nobody reads this */
+        snprintf(message, sizeof message, "Expected a request body of at most %zu bytes.", u->max);
+        answer_error(r, 413, "EntityTooLarge", message);
         return;
     }
     json_t *root = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES, &why);
@@ -298,12 +305,12 @@ static void body_read(s3p_request *r, s3p_str body, void *arg)
 
 static void body_use(s3p_request *r, const struct body_use *u)
 {
-    proxy->request_body(r, BODY_MAX_BYTES, body_read, (void *)(uintptr_t)u);
+    proxy->request_body(r, u->max, body_read, (void *)(uintptr_t)u);
 }
 
 static void serve_purge(s3p_request *r, const s3p_request_info *info)
 {
-    static const struct body_use use = {purge_members, PURGE_EXPECTED};
+    static const struct body_use use = {purge_members, PURGE_EXPECTED, BODY_MAX_BYTES};
     (void)info;
     body_use(r, &use);
 }
@@ -323,7 +330,7 @@ static void mark_members(s3p_request *r, const json_t *root)
 
 static void serve_mark(s3p_request *r, const s3p_request_info *info)
 {
-    static const struct body_use use = {mark_members, MARK_EXPECTED};
+    static const struct body_use use = {mark_members, MARK_EXPECTED, BODY_MAX_BYTES};
     (void)info;
     body_use(r, &use);
 }
@@ -358,21 +365,132 @@ static void serve_objects(s3p_request *r, const s3p_request_info *info)
     free(path);
 }
 
+/* ---- warm */
+
+#define WARM_EXPECTED                                                                                        \
+    "Expected a JSON object with \"uris\": [\"s3://bucket/key\", ...], \"prefix\": \"s3://bucket/pre\" or "   \
+    "\"manifest\": \"s3://bucket/key\", and perhaps \"pin\": true and \"concurrency\": N; /bucket/key does for " \
+    "a URI."
+
+struct warm_paths {
+    char **all;
+    s3p_str *strs;
+    size_t n;
+};
+
+static void warm_paths_free(struct warm_paths *w)
+{
+    for (size_t i = 0; i < w->n; i++) free(w->all[i]);
+    free(w->all);
+    free(w->strs);
+}
+
+/* Takes one more; false: it is no such place. all[n] NULL: memory ran out. */
+static bool warm_path_add(struct warm_paths *w, const json_t *v, bool is_prefix)
+{
+    s3p_str place = {json_string_value(v), json_string_length(v)};
+    if (!place.p || !place_to_path(place, is_prefix, &w->all[w->n])) return false;
+    if (w->all[w->n]) w->strs[w->n] = str_of(w->all[w->n]);
+    w->n++;
+    return true;
+}
+
+static enum s3p_outcome warm_read(const json_t *root, s3p_warm *what, struct warm_paths *w)
+{
+    const json_t *uris = json_object_get(root, "uris"), *prefix = json_object_get(root, "prefix"),
+                 *manifest = json_object_get(root, "manifest"), *pin = json_object_get(root, "pin"),
+                 *concurrency = json_object_get(root, "concurrency");
+    size_t n = uris ? json_array_size(uris) : 1;
+    unsigned known = (uris ? 1u : 0u) + (prefix ? 1u : 0u) + (manifest ? 1u : 0u);
+    unsigned more = (pin ? 1u : 0u) + (concurrency ? 1u : 0u);
+
+    if (!json_is_object(root) || known != 1 || json_object_size(root) != known + more ||
+        (pin && !json_is_boolean(pin)) || (uris && !json_is_array(uris)) || n == 0)
+        return S3P_MALFORMED;
+    json_int_t c = json_integer_value(concurrency);
+    if (concurrency && (!json_is_integer(concurrency) || c < 1 || c > 10000)) return S3P_MALFORMED;
+    w->all = calloc(n, sizeof *w->all);
+    w->strs = calloc(n, sizeof *w->strs);
+    if (!w->all || !w->strs) return S3P_NO_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = uris ? json_array_get(uris, i) : prefix ? prefix : manifest;
+        if (!warm_path_add(w, v, prefix != NULL)) return S3P_MALFORMED;
+        if (!w->all[i]) return S3P_NO_MEMORY;
+    }
+    if (uris) *what = (s3p_warm){.paths = w->strs, .npaths = n};
+    else if (prefix) what->prefix = w->strs[0];
+    else what->manifest = w->strs[0];
+    what->pin = json_is_true(pin);
+    what->concurrency = (unsigned)c;
+    return S3P_DONE;
+}
+
+static void warm_members(s3p_request *r, const json_t *root)
+{
+    struct warm_paths w = {0};
+    s3p_warm what = {0};
+    char *json = NULL;
+    enum s3p_outcome o = warm_read(root, &what, &w);
+
+    if (o == S3P_DONE) o = proxy->warm(r, &what, &json);
+    warm_paths_free(&w);
+    answer_outcome(r, o, 202, json, WARM_EXPECTED, "");
+}
+
+static void serve_warm(s3p_request *r, const s3p_request_info *info)
+{
+    static const struct body_use use = {warm_members, WARM_EXPECTED, WARM_BODY_BYTES};
+    (void)info;
+    body_use(r, &use);
+}
+
+static bool path_below(s3p_str path, s3p_str route, s3p_str *rest);
+
+/* ID of "warm/ID"; empty for "warm". */
+static s3p_str warm_id(const s3p_request_info *info)
+{
+    s3p_str rest;
+    if (!path_below(info->path, info->route, &rest) || rest.n < sizeof "warm/" - 1) return (s3p_str){"", 0};
+    return (s3p_str){rest.p + (sizeof "warm/" - 1), rest.n - (sizeof "warm/" - 1)};
+}
+
+static void serve_warm_get(s3p_request *r, const s3p_request_info *info)
+{
+    s3p_str id = warm_id(info);
+    char *json = NULL;
+
+    if (id.n == 0) {
+        answer_owned(r, "application/json", proxy->warm_list_json());
+        return;
+    }
+    enum s3p_outcome o = proxy->warm_json(id, &json);
+    answer_outcome(r, o, 200, json, "", "There is no such job; GET warm lists those there are.");
+}
+
+static void serve_warm_delete(s3p_request *r, const s3p_request_info *info)
+{
+    char *json = NULL;
+    enum s3p_outcome o = proxy->warm_cancel(warm_id(info), &json);
+    answer_outcome(r, o, 200, json, "", "There is no such job; GET warm lists those there are.");
+}
+
 /* ---- what there is */
 
 static void serve_index(s3p_request *r, const s3p_request_info *info);
 
 static const struct endpoint endpoints[] = {
-    {"", "what there is", serve_index, NULL},
-    {"health", "200 while the process answers", serve_health, NULL},
-    {"ready", "200, or 503 while starting, draining or without a usable origin", serve_ready, NULL},
-    {"stats", "counters as JSON; ?since=LABEL: what was counted since that mark", serve_stats, NULL},
-    {"metrics", "the same in the Prometheus text format", serve_metrics, NULL},
-    {"mark", "names this moment: {\"label\": L}; GET lists the marks", serve_marks, serve_mark},
-    {"objects", "what is cached: ?prefix=P&max=N&after=TOKEN", serve_objects, NULL},
-    {"config", "the effective configuration as YAML, secrets masked", serve_config, NULL},
+    {"", "what there is", .get = serve_index},
+    {"health", "200 while the process answers", .get = serve_health},
+    {"ready", "200, or 503 while starting, draining or without a usable origin", .get = serve_ready},
+    {"stats", "counters as JSON; ?since=LABEL: what was counted since that mark", .get = serve_stats},
+    {"metrics", "the same in the Prometheus text format", .get = serve_metrics},
+    {"mark", "names this moment: {\"label\": L}; GET lists the marks", .get = serve_marks, .post = serve_mark},
+    {"objects", "what is cached: ?prefix=P&max=N&after=TOKEN", .get = serve_objects},
+    {"config", "the effective configuration as YAML, secrets masked", .get = serve_config},
     {"purge", "drop from the caches: {\"uri\": \"/bucket/key\"}, {\"prefix\": \"/bucket/pre\"} or {\"all\": true}",
-     NULL, serve_purge},
+     .post = serve_purge},
+    {"warm", "read into the caches: {\"uris\": [...]}, {\"prefix\": P} or {\"manifest\": U}; GET and DELETE warm/ID",
+     .get = serve_warm_get, .post = serve_warm, .del = serve_warm_delete, .below = true},
 };
 #define NENDPOINTS (sizeof endpoints / sizeof endpoints[0])
 
@@ -384,6 +502,7 @@ static json_t *describe_endpoint(const struct endpoint *e, s3p_str route)
     if (e->get) json_array_append_new(methods, json_string("GET"));
     if (e->get) json_array_append_new(methods, json_string("HEAD"));
     if (e->post) json_array_append_new(methods, json_string("POST"));
+    if (e->del) json_array_append_new(methods, json_string("DELETE"));
     /* "o" takes its reference even when packing fails, and fails for NULL. */
     return json_pack("{sososs}", "path", path, "methods", methods, "about", e->about);
 }
@@ -430,9 +549,20 @@ static const struct endpoint *endpoint_find(const s3p_request_info *info)
 {
     s3p_str rest;
     if (!path_below(info->path, info->route, &rest)) return NULL;
-    for (size_t i = 0; i < NENDPOINTS; i++)
-        if (str_is(rest, endpoints[i].name)) return &endpoints[i];
+    for (size_t i = 0; i < NENDPOINTS; i++) {
+        const struct endpoint *e = &endpoints[i];
+        size_t n = strlen(e->name);
+        if (str_is(rest, e->name)) return e;
+        if (e->below && rest.n > n + 1 && memcmp(rest.p, e->name, n) == 0 && rest.p[n] == '/') return e;
+    }
     return NULL;
+}
+
+static serve_fn *endpoint_method(const struct endpoint *e, s3p_str method)
+{
+    if (str_is(method, "POST")) return e->post;
+    if (str_is(method, "DELETE")) return e->del;
+    return str_is(method, "GET") || str_is(method, "HEAD") ? e->get : NULL;
 }
 
 static enum s3p_result admin_handler(s3p_request *r)
@@ -446,11 +576,10 @@ static enum s3p_result admin_handler(s3p_request *r)
                      "There is no such admin endpoint; the route's own path lists those there are.");
         return S3P_OK;
     }
-    serve_fn *serve = str_is(info.method, "POST")                                    ? e->post
-                      : str_is(info.method, "GET") || str_is(info.method, "HEAD") ? e->get
-                                                                                     : NULL;
+    serve_fn *serve = endpoint_method(e, info.method);
+    const char *allow = e->del ? "GET, HEAD, POST, DELETE" : !e->get ? "POST" : e->post ? "GET, HEAD, POST" : "GET, HEAD";
     if (serve) serve(r, &info);
-    else if (begin_answer(r, !e->get ? "POST" : e->post ? "GET, HEAD, POST" : "GET, HEAD"))
+    else if (begin_answer(r, allow))
         proxy->respond_error(r, 405, "MethodNotAllowed",
                              "The specified method is not allowed against this resource.");
     return S3P_OK;

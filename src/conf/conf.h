@@ -116,6 +116,8 @@ struct conf {
     uint64_t max_connections;    /* 10000; per process */
     uint64_t max_handshakes;     /* 4096; per process */
     uint64_t max_marks;          /* 32 */
+    uint64_t max_warm_jobs;      /* 16 */
+    uint64_t max_warm_concurrency; /* 32 */
     uint64_t head_bytes;         /* 32KiB */
     uint64_t target_bytes;       /* 8KiB */
     uint64_t max_headers;        /* 100 */

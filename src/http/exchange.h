@@ -42,6 +42,7 @@ struct exchange {
     void *listener_data;   /* what the connection was accepted with */
     enum proto proto;
     bool tls;
+    bool inner;               /* nobody's: the proxy asks itself (proxy/inner.h) */
     unsigned tls_version;     /* 12, 13; 0: cleartext */
     const char *tls_client;   /* subject of the client's verified certificate, NULL: none; the connection's */
     uint64_t begin_ns;      /* when the first byte of the head came */

@@ -69,6 +69,16 @@ typedef struct {
     s3p_str tls_client;   /* subject of the client's verified certificate (RFC 2253), empty: it showed none */
 } s3p_request_info;
 
+/* What to read: one of paths, prefix, manifest. Paths as clients send them: "/bucket/key", "/bucket/prefix". */
+typedef struct {
+    const s3p_str *paths;
+    size_t npaths;
+    s3p_str prefix;
+    s3p_str manifest;     /* an object with a URI on each line: s3://bucket/key, the key as it is, or a path */
+    bool pin;             /* not evicted until purged or changed, as far as the cache's `pinned` allows */
+    unsigned concurrency; /* objects at a time; 0: 8. At most limits.warm_concurrency */
+} s3p_warm;
+
 /* Functions the proxy offers. Grows at its end only. */
 typedef struct s3p_api {
     uint32_t abi;
@@ -117,6 +127,12 @@ typedef struct s3p_api {
      * null}. At most max (1 to 10000) on a page, perhaps fewer. after: the token of the page before, {NULL, 0} at first;
      * S3P_MALFORMED: that is none. */
     enum s3p_outcome (*objects_json)(s3p_str prefix, unsigned max, s3p_str after, char **json);
+    /* Jobs that read objects into the caches. Starting one: on the request's worker, with what its client may read; it goes
+     * on when the request ends. *json: {"id"}. S3P_FULL: too many jobs run. */
+    enum s3p_outcome (*warm)(s3p_request *r, const s3p_warm *what, char **json);
+    enum s3p_outcome (*warm_json)(s3p_str id, char **json); /* S3P_UNKNOWN */
+    char *(*warm_list_json)(void);
+    enum s3p_outcome (*warm_cancel)(s3p_str id, char **json);
 } s3p_api;
 
 struct s3p_module {

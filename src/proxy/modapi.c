@@ -4,9 +4,11 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "proxy/proxy.h"
+#include "proxy/warm.h"
 #include "s3/sigv4.h"
 #include "version.h"
+
+#define WARM_CONCURRENCY 8u
 
 static struct proxy *the_proxy;
 
@@ -336,6 +338,19 @@ static enum s3p_outcome api_objects_json(s3p_str prefix, unsigned max, s3p_str a
 {
     return outcome(objects_json(the_proxy, in(prefix), max < 10000 ? max : 10000, in(after), json));
 }
+static enum s3p_outcome api_warm(s3p_request *pr, const s3p_warm *w, char **json)
+{
+    struct request *r = req(pr);
+    uint64_t most = r->conf->max_warm_concurrency, wanted = w->concurrency ? w->concurrency : WARM_CONCURRENCY;
+    _Static_assert(sizeof(s3p_str) == sizeof(struct str) && offsetof(s3p_str, n) == offsetof(struct str, n), "the same");
+    struct warm_what what = {.paths = (const struct str *)(const void *)w->paths, .npaths = w->npaths, .prefix = in(w->prefix),
+                             .manifest = in(w->manifest), .pin = w->pin,
+                             .concurrency = (unsigned)(wanted < most ? wanted : most)};
+    return outcome(warm_start(r, &what, json));
+}
+static enum s3p_outcome api_warm_json(s3p_str id, char **json) { return outcome(warm_json(the_proxy, in(id), json)); }
+static char *api_warm_list_json(void) { return warm_list_json(the_proxy); }
+static enum s3p_outcome api_warm_cancel(s3p_str id, char **json) { return outcome(warm_cancel(the_proxy, in(id), json)); }
 static char *api_marks_json(void) { return marks_json(the_proxy); }
 static enum s3p_outcome api_stats_since_json(s3p_str label, char **json)
 {
@@ -370,4 +385,8 @@ const s3p_api module_api = {
     .marks_json = api_marks_json,
     .stats_since_json = api_stats_since_json,
     .objects_json = api_objects_json,
+    .warm = api_warm,
+    .warm_json = api_warm_json,
+    .warm_list_json = api_warm_list_json,
+    .warm_cancel = api_warm_cancel,
 };

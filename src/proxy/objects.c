@@ -63,21 +63,58 @@ static json_t *uri_json(struct str path)
     return v;
 }
 
+/* The path as it was asked for: the base folds what may or may not mean the same, marks tell how it was written
+ * (source.c, key_decode). */
+static struct str path_unfold(struct pool *pool, struct str path, struct str marks, bool http)
+{
+    if (marks.n == 0) return path;
+    if (http) {
+        struct str exact = uri_decode(pool, marks);
+        return exact.p ? exact : path;
+    }
+    path = pool_str(pool, path);
+    for (size_t i = 0, m = 0; path.p && i < path.n && m < marks.n; i++) {
+        if (path.p[i] != ' ' && path.p[i] != '%') continue;
+        if (marks.p[m] == 'r' || marks.p[m] == 'p') ((char *)(uintptr_t)path.p)[i] = '+';
+        m++;
+    }
+    return path;
+}
+
+static bool is_http(const struct conf *c, struct str base)
+{
+    for (unsigned i = 0; i < c->norigins; i++)
+        if (strcmp(c->origins[i].name, base.p) == 0) return c->origins[i].type == ORIGIN_HTTP;
+    return false;
+}
+
+/* Of a variant (source.c, make_variant) the query, and the marks. */
+static struct str variant_split(struct str variant, struct str *marks)
+{
+    size_t n = str_find(variant, '\n');
+    *marks = n < variant.n ? str_make(variant.p + n + 1, variant.n - n - 1) : (struct str){NULL, 0};
+    marks->n = str_find(*marks, '\n');
+    return str_make(variant.p, n);
+}
+
 static bool page_add(struct page *g, struct object *o)
 {
     const struct conf *c = g->proxy->conf;
-    struct str base = object_key_base(o), variant = object_key_variant(o);
+    struct str marks, base = object_key_base(o), query = variant_split(object_key_variant(o), &marks);
     size_t origin = strnlen(base.p, base.n) + 1;
     uint64_t now = clock_ns() / 1000000, size = object_size(o), cached = object_cached_bytes(o);
     struct meta *m = object_meta(o);
     const struct repr *r = m ? repr_of(m) : NULL;
     uint64_t age = r ? r->initial_age_s + (now > r->received_ms ? (now - r->received_ms) / 1000 : 0) : 0;
-    json_t *item = json_pack("{sosIsIsfsIsbsbss%ss}", "uri", uri_json(str_make(base.p + origin, base.n - origin)), "size",
+    struct pool *pool = pool_create(SIZE_MAX / 2);
+    json_t *uri = pool ? uri_json(path_unfold(pool, str_make(base.p + origin, base.n - origin), marks, is_http(c, base))) : NULL;
+    pool_destroy(pool);
+    json_t *item = json_pack("{sosIsIsfsIsbsbss%ss}", "uri", uri, "size",
                              (json_int_t)size, "cached", (json_int_t)cached, "fraction",
                              size ? (double)cached / (double)size : 1.0, "age_s", (json_int_t)age, "fresh",
                              r && now < r->fresh_until_ms, "pinned", object_pinned(o), "origin", base.p, origin - 1, "cache",
                              c->caches[g->at.cache].name);
-    if (item && variant.n) json_object_set_new(item, "variant", json_stringn(variant.p, variant.n)); /* UTF-8, or not shown */
+    if (item && query.n) json_object_set_new(item, "query", json_stringn(query.p, query.n)); /* UTF-8, or not shown */
     meta_unref(m);
     return json_array_append_new(g->list, item) == 0;
 }

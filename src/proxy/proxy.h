@@ -24,6 +24,7 @@ struct request;
 struct worker;
 struct face;
 struct marks;
+struct warm_jobs;
 struct h2_server;
 struct listen_tls;
 struct sniffer;
@@ -72,6 +73,7 @@ struct proxy {
     struct listen_tls **tls; /* one per listen address */
     struct modules *modules;
     struct marks *marks;
+    struct warm_jobs *warm_jobs;
     uint64_t started_ms;
     _Atomic uint64_t connections, tls_connections, handshakes, memory_bytes;
     _Atomic bool ready, draining, joined;
@@ -104,6 +106,7 @@ struct worker {
     struct origin_stats *last_origin_stats;
     bool origins_gone;
     struct list discoveries, parts; /* under way */
+    struct list warm_jobs;          /* that run here */
     unsigned origin_closes;         /* origin workers still closing */
     struct mail drain_mail;
     struct timer drain_timer;

@@ -125,7 +125,7 @@ static void request_validate(struct request *r)
     r->fwd = loop_now_ms(r->worker->loop) < repr_of(r->meta)->fresh_until_ms ? "request" : "stale";
     if (!object_validate_begin(r->object)) {
         r->collapsed = true;
-        stat_add(&r->worker->stats.per_cache_coalesced[r->cache_index], 1);
+        if (!r->x->inner) stat_add(&r->worker->stats.per_cache_coalesced[r->cache_index], 1);
         if (!request_wait_object(r)) request_lookup(r);
         return;
     }
@@ -160,7 +160,7 @@ static void request_found(struct request *r, bool created)
     } else if (state == OBJECT_NEW) {
         r->collapsed = true;
         r->result = RESULT_MISS;
-        stat_add(&r->worker->stats.per_cache_coalesced[r->cache_index], 1);
+        if (!r->x->inner) stat_add(&r->worker->stats.per_cache_coalesced[r->cache_index], 1);
         if (!request_wait_object(r)) request_lookup(r);
     } else if (state == OBJECT_UNCACHEABLE) {
         if (object_uncacheable_expired(r->object, loop_now_ms(r->worker->loop))) {
@@ -502,6 +502,14 @@ static void request_refuse(struct request *r, enum err e)
     request_fail(r, e);
 }
 
+static void request_count_begin(struct request *r)
+{
+    struct worker_stats *s = &r->worker->stats;
+    stat_add(&s->requests, 1);
+    stat_add(&s->in_flight, 1);
+    stat_add(&s->methods[r->x->req.method], 1);
+}
+
 static void request_begin(struct exchange *x)
 {
     struct request *r = request_create(x);
@@ -511,10 +519,7 @@ static void request_begin(struct exchange *x)
         exchange_reset(x);
         return;
     }
-    struct worker_stats *s = &r->worker->stats;
-    stat_add(&s->requests, 1);
-    stat_add(&s->in_flight, 1);
-    stat_add(&s->methods[x->req.method], 1);
+    if (!x->inner) request_count_begin(r);
     const struct listener_ref *ref = x->listener_data;
     if (ref->over_limit || !request_account(r, REQUEST_COST + r->conf->head_bytes)) {
         x->close_after = true;
@@ -583,9 +588,9 @@ static void request_end(struct exchange *x, enum err why)
     r->deliver = NULL;
     if (r->pass) pass_destroy(r->pass);
     modapi_end(r);
-    request_count(r);
+    if (!x->inner) request_count(r);
     r->end_ns = clock_ns();
-    modapi_log(r);
+    if (!x->inner) modapi_log(r);
     strbuf_free(&r->body_text);
     strbuf_free(&r->answer_text);
     object_unref(r->object);

@@ -81,6 +81,7 @@ static void serve_count(struct request *r, uint64_t length)
     unsigned c = (unsigned)r->cache_index;
     bool hit = r->result == RESULT_HIT || r->result == RESULT_REVALIDATED || r->result == RESULT_STALE;
 
+    if (r->x->inner) return;
     stat_add(&s->per_cache_lookups[c], 1);
     stat_add(&s->per_cache_bytes[c], length);
     if (hit) {

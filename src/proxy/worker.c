@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "module/builtin.h"
 #include "proxy/front.h"
+#include "proxy/warm.h"
 
 #define DISK_THREADS 4
 #define UNUSABLE_FAILURES 3u
@@ -122,6 +123,7 @@ static void worker_drain(struct mail *m)
     if (w->draining) return;
     w->draining = true;
     timer_set(&w->drain_timer, w->proxy->conf->shutdown_timeout_ms);
+    warm_worker_stop(w);
     front_drain(w, worker_drained);
 }
 
@@ -136,6 +138,7 @@ static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t
     w->index = index;
     list_init(&w->discoveries);
     list_init(&w->parts);
+    list_init(&w->warm_jobs);
     w->origins = calloc(c->norigins + 1, sizeof(void *));
     w->windows = calloc(c->norigins + 1, sizeof *w->windows);
     w->budgets = calloc(c->norigins + 1, sizeof *w->budgets);
@@ -243,7 +246,8 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
     snprintf(msg, n, "out of memory");
     if (pthread_barrier_init(&p->opened, NULL, p->nworkers + 1) != 0) return ERR_NOMEM;
     if (!p->workers || !p->caches || !p->origins || !p->health || disk_create(DISK_THREADS, &p->disk) != ERR_OK) return ERR_NOMEM;
-    if (marks_create(c->max_marks, &p->marks) != ERR_OK) return ERR_NOMEM;
+    if (marks_create(c->max_marks, &p->marks) != ERR_OK || warm_jobs_create(c->max_warm_jobs, &p->warm_jobs) != ERR_OK)
+        return ERR_NOMEM;
     char why[512] = "";
     for (unsigned i = 0; e == ERR_OK && i < c->ncaches; i++) {
         const struct cache_conf *cc = &c->caches[i];
@@ -327,6 +331,7 @@ void proxy_destroy(struct proxy *p)
     for (unsigned i = 0; p->caches && i < p->conf->ncaches; i++)
         if (p->caches[i]) cache_destroy(p->caches[i]);
     marks_destroy(p->marks);
+    warm_jobs_destroy(p->warm_jobs);
     pthread_barrier_destroy(&p->opened);
     free(p->workers);
     free(p->caches);

@@ -22,6 +22,8 @@ static const struct directive_case cases[] = {
     {"", "access_log.format", "", "", "json ; combined", "JSON"},
     {"", "limits.connections", "", "", "1 ; 10000000", "0 ; 10000001 ; x"},
     {"", "limits.marks", "", "", "1 ; 10000", "0 ; 10001 ; x"},
+    {"", "limits.warm_jobs", "", "", "1 ; 10000", "0 ; 10001"},
+    {"", "limits.warm_concurrency", "", "", "1 ; 10000", "0 ; 10001"},
     {"", "limits.handshakes", "", "", "1 ; 1000000", "0 ; 1000001 ; x"},
     {"", "limits.head_size", "target_size: 256\nrequest_memory: 2MiB\n", "", "1KiB ; 1MiB ; 1.5KiB ; 2000",
      "1023 ; 1048577 ; 8kib ; 1.0001KiB"},

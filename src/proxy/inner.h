@@ -1,0 +1,28 @@
+/* inner.h - GET requests that the proxy makes of itself: a client's way through route, access checks, cache and origin,
+ * without a connection. They are not counted as clients' requests and not logged. One worker only.
+ *
+ * Order: head once; data*; whole if all of it came; end once, last, after which the inner request is gone. head and data come with end alone when it
+ * fails before. Calls come from the loop, never from inside inner_get. After inner_cancel nothing comes. */
+#ifndef S3P_PROXY_INNER_H
+#define S3P_PROXY_INNER_H
+
+#include "proxy/proxy.h"
+
+struct inner;
+struct inner_events {
+    /* What answers r: its status, its object if it came through the cache. False: the body is not wanted; end comes with
+     * ERR_CANCELLED. */
+    bool (*head)(void *arg, struct request *r);
+    void (*data)(void *arg, const uint8_t *p, size_t n); /* NULL: not wanted, only that it comes */
+    bool (*ready)(void *arg);                            /* NULL: always. False: no more data until inner_resume */
+    void (*whole)(void *arg, struct request *r);         /* NULL: not wanted */
+    void (*end)(void *arg, enum err why);
+};
+/* As if it came in through `via` from `peer`. host may be empty. Strings are copied. ERR_NOMEM. */
+enum err inner_get(const struct listener_ref *via, const struct address *peer, struct str host, struct str target,
+                   const struct inner_events *ev, void *arg, struct inner **out);
+void inner_resume(struct inner *i);
+void inner_cancel(struct inner *i);
+struct request *inner_request(struct inner *i); /* while it lasts; NULL: it failed to start */
+
+#endif
