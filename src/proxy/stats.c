@@ -203,7 +203,7 @@ static json_t *json_both(const uint64_t v[2], double unit)
 {
     static const char *const names[2] = {"http/1.1", "h2"};
     json_t *o = json_object();
-    for (int i = 0; i < 2; i++) json_object_set_new(o, names[i], v[i] ? json_real((double)v[i] / unit) : json_null());
+    for (int i = 0; i < 2; i++) snapshot_gauge(o, names[i], v[i] ? json_real((double)v[i] / unit) : json_null());
     return o;
 }
 

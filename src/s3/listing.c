@@ -99,7 +99,8 @@ enum err listing_parse(struct str document, bool (*key)(void *arg, struct str ke
 
     *token = NULL;
     if (!pool) return ERR_NOMEM;
-    bool is_listing = document.n && memmem(document.p, document.n, "<ListBucketResult", 17) != NULL;
+    bool is_listing = document.n && memmem(document.p, document.n, "<ListBucketResult", 17) &&
+                      memmem(document.p, document.n, "</ListBucketResult>", 19);
     struct str encoding = element(&part, "EncodingType");
     enum err e = is_listing ? keys_parse(pool, rest, str_eq(encoding, STR_LIT("url")), key, arg) : ERR_PROTOCOL;
     part = document;

@@ -20,6 +20,10 @@ static struct {
     void (*body_done)(s3p_request *r, s3p_str body, void *arg);
     void *body_arg;
     bool not_ready, no_memory, refuse_fields, refuse_purge;
+    enum s3p_outcome outcome;
+    char asked[300];
+    char memory[1024]; /* of the request */
+    size_t memory_n;
     /* what was done */
     unsigned answers, status, purges;
     char type[64], code[64], text[8192], cache_control[64], allow[64];
@@ -71,6 +75,13 @@ static void fake_error(s3p_request *r, unsigned status, const char *s3_code, con
     snprintf(fake.code, sizeof fake.code, "%s", s3_code);
     snprintf(fake.text, sizeof fake.text, "%s", message);
 }
+static void *fake_alloc(s3p_request *r, size_t n)
+{
+    expect_request(r);
+    if (n > sizeof fake.memory - fake.memory_n) return NULL;
+    fake.memory_n += n;
+    return fake.memory + fake.memory_n - n;
+}
 static char *fake_stats(void) { return fake.no_memory ? NULL : strdup("{\"version\":\"1\"}"); }
 static char *fake_config(void) { return fake.no_memory ? NULL : strdup("workers: 2\n"); }
 static bool fake_ready(void) { return !fake.not_ready; }
@@ -80,6 +91,35 @@ static int64_t fake_purge(const char *kind, s3p_str what)
     snprintf(fake.purge_kind, sizeof fake.purge_kind, "%s", kind);
     snprintf(fake.purge_what, sizeof fake.purge_what, "%.*s", (int)what.n, what.p);
     return fake.refuse_purge ? -1 : 42;
+}
+static char *fake_metrics(void) { return fake.no_memory ? NULL : strdup("# HELP\n"); }
+static char *fake_marks(void) { return fake.no_memory ? NULL : strdup("{\"marks\": []}"); }
+static char *fake_jobs(void) { return fake.no_memory ? NULL : strdup("{\"jobs\": []}"); }
+/* What was asked, and the outcome that the test wants. */
+static enum s3p_outcome note(char **json, const char *what, s3p_str name)
+{
+    snprintf(fake.asked, sizeof fake.asked, "%s %.*s", what, (int)name.n, name.p ? name.p : "");
+    *json = fake.outcome == S3P_DONE ? strdup("{\"ok\": true}") : NULL;
+    return fake.outcome;
+}
+static enum s3p_outcome fake_mark(s3p_str label, char **json) { return note(json, "mark", label); }
+static enum s3p_outcome fake_since(s3p_str label, char **json) { return note(json, "since", label); }
+static enum s3p_outcome fake_warm_json(s3p_str id, char **json) { return note(json, "job", id); }
+static enum s3p_outcome fake_warm_cancel(s3p_str id, char **json) { return note(json, "cancel", id); }
+static enum s3p_outcome fake_objects(s3p_str prefix, unsigned max, s3p_str after, char **json)
+{
+    char text[256];
+    int n = snprintf(text, sizeof text, "%.*s %u %.*s", (int)prefix.n, prefix.p, max, (int)after.n, after.p ? after.p : "");
+    return note(json, "objects", (s3p_str){text, (size_t)n});
+}
+static enum s3p_outcome fake_warm(s3p_request *r, const s3p_warm *w, char **json)
+{
+    char text[256];
+    expect_request(r);
+    s3p_str first = w->npaths ? w->paths[0] : w->prefix.n ? w->prefix : w->manifest;
+    int n = snprintf(text, sizeof text, "%s %zu %.*s pin=%d at=%u", w->npaths ? "paths" : w->prefix.n ? "prefix" : "manifest",
+                     w->npaths, (int)first.n, first.p, w->pin, w->concurrency);
+    return note(json, "warm", (s3p_str){text, (size_t)n});
 }
 static const char *fake_version(void) { return "0.9.1"; }
 
@@ -95,6 +135,16 @@ static const s3p_api api = {
     .ready = fake_ready,
     .purge = fake_purge,
     .version = fake_version,
+    .alloc = fake_alloc,
+    .metrics = fake_metrics,
+    .mark = fake_mark,
+    .marks_json = fake_marks,
+    .stats_since_json = fake_since,
+    .objects_json = fake_objects,
+    .warm = fake_warm,
+    .warm_json = fake_warm_json,
+    .warm_list_json = fake_jobs,
+    .warm_cancel = fake_warm_cancel,
 };
 
 static int start(void **state)
@@ -194,7 +244,7 @@ static void without_memory_the_answer_is_slow_down(void **state)
 
 static void the_route_itself_lists_what_there_is(void **state)
 {
-    static const char *const names[] = {"", "health", "ready", "stats", "config", "purge"};
+    static const char *const names[] = {"", "health", "ready", "stats", "metrics", "mark", "objects", "config", "purge", "warm"};
     (void)state;
     ask("GET", "/_s3dlio/");
     assert_int_equal(fake.status, 200);
@@ -209,7 +259,7 @@ static void the_route_itself_lists_what_there_is(void **state)
         snprintf(path, sizeof path, "/_s3dlio/%s", names[i]);
         const json_t *e = json_array_get(list, i), *methods = json_object_get(e, "methods");
         assert_string_equal(json_string_value(json_object_get(e, "path")), path);
-        assert_string_equal(json_string_value(json_array_get(methods, 0)), i == 5 ? "POST" : "GET");
+        assert_string_equal(json_string_value(json_array_get(methods, 0)), i == 8 ? "POST" : "GET");
     }
     json_decref(root);
 }
@@ -238,10 +288,86 @@ static void a_route_without_a_slash_serves_the_same(void **state)
     assert_non_null(strstr(fake.text, "\"/adm/health\""));
 }
 
+static void questions_with_a_query(void **state)
+{
+    static const struct {
+        const char *path, *query, *asked;
+        unsigned status;
+    } rows[] = {
+        {"stats", "since=epoch%201", "since epoch 1", 200},
+        {"stats", "x=1&since=a+b&since=c", "since a b", 200},
+        {"stats", "since=%4", "since %4", 200},
+        {"stats", "sinc=a&sincea", "", 200},
+        {"objects", "", "objects / 1000 ", 200},
+        {"objects", "prefix=s3%3A%2F%2Fb%2Fa%20b&max=7&after=0.1.2", "objects /b/a%20b 7 0.1.2", 200},
+        {"objects", "prefix=b", "", 400},
+        {"objects", "max=0", "", 400},
+        {"objects", "max=10001", "", 400},
+        {"objects", "max=1x", "", 400},
+        {"warm/00ff", "", "job 00ff", 200},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/_s3dlio/%s", rows[i].path);
+        prepare("GET", path);
+        fake.info.query = str_of(rows[i].query);
+        run();
+        assert_int_equal(fake.status, rows[i].status);
+        assert_string_equal(fake.asked, rows[i].asked);
+    }
+    ask("DELETE", "/_s3dlio/warm/00ff");
+    assert_string_equal(fake.asked, "cancel 00ff");
+}
+
+static void warm_is_asked_as_it_was_said(void **state)
+{
+    static const struct {
+        const char *body, *asked;
+    } rows[] = {
+        {"{\"uris\": [\"s3://b/a b\", \"/b/c\"]}", "warm paths 2 /b/a%20b pin=0 at=0"},
+        {"{\"prefix\": \"s3://b\", \"pin\": true}", "warm prefix 0 /b/ pin=1 at=0"},
+        {"{\"manifest\": \"/b/m\", \"concurrency\": 5}", "warm manifest 0 /b/m pin=0 at=5"},
+        {"{\"uris\": [\"s3://b/a\", \"s3://b\"]}", ""},
+        {"{\"uris\": {}}", ""},
+        {"{\"prefix\": \"b\"}", ""},
+        {"{\"prefix\": \"/b\", \"concurrency\": -1}", ""},
+        {"{\"prefix\": \"/b\", \"pin\": null}", ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        prepare("POST", "/_s3dlio/warm");
+        fake.body = str_of(rows[i].body);
+        run();
+        assert_string_equal(fake.asked, rows[i].asked);
+        assert_int_equal(fake.status, rows[i].asked[0] ? 202 : 400);
+    }
+}
+
+static void outcomes_have_their_answers(void **state)
+{
+    static const struct {
+        enum s3p_outcome outcome;
+        unsigned status;
+        const char *code;
+    } rows[] = {{S3P_NO_MEMORY, 503, "SlowDown"}, {S3P_MALFORMED, 400, "InvalidArgument"}, {S3P_UNKNOWN, 404, "NoSuchKey"},
+                {S3P_FULL, 503, "SlowDown"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        prepare("POST", "/_s3dlio/mark");
+        fake.body = S("{\"label\": \"x\"}");
+        fake.outcome = rows[i].outcome;
+        run();
+        assert_int_equal(fake.status, rows[i].status);
+        assert_string_equal(fake.code, rows[i].code);
+        assert_string_equal(fake.asked, "mark x");
+    }
+}
+
 static void unknown_paths_are_404(void **state)
 {
-    static const char *const paths[] = {"healthz", "health/", "Health", "heal", "objects", "warm", "warm/1",
-                                        "mark", "metrics", "dashboard", "/", "%68ealth"};
+    static const char *const paths[] = {"healthz", "health/", "Health", "heal", "warmer/1", "stats/1",
+                                        "dashboard", "/", "%68ealth"};
     (void)state;
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         char path[64];
@@ -464,6 +590,9 @@ int main(void)
         cmocka_unit_test(a_route_without_a_slash_serves_the_same),
         cmocka_unit_test(unknown_paths_are_404),
         cmocka_unit_test(a_wrong_method_is_405_and_says_which),
+        cmocka_unit_test(questions_with_a_query),
+        cmocka_unit_test(warm_is_asked_as_it_was_said),
+        cmocka_unit_test(outcomes_have_their_answers),
         cmocka_unit_test(purge_takes_one_of_three),
         cmocka_unit_test(purge_answers_when_the_body_has_come),
         cmocka_unit_test(purge_refuses_what_is_no_json),

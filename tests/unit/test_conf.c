@@ -44,6 +44,7 @@ static const struct directive_case cases[] = {
     {"cache", "stale_if_error", "", "", "0 ; 3650d", "3651d"},
     {"cache", "sendfile_after", "", "", "0 ; 1000000", "1000001"},
     {"cache", "index", "", "", "1MiB ; 1TiB", "1048575B ; 2TiB"},
+    {"cache", "pinned", "", "", "0B ; 1MiB ; 768MiB", "769MiB ; x"},
     {"cache", "max_objects", "", "", "16 ; 1000000000", "15 ; 1000000001"},
     {"cache", "disk", "", "", "", "[{path: /v, size: 1GiB}] ; [] ; off ; {}"},
     {"origin", "type", "", "endpoint: http://h\n", "s3 ; http", "gopher ; S3"},

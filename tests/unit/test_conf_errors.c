@@ -146,7 +146,7 @@ static void test_unknown_keys(void **state)
                 "shutdown_timeout, caches, origins, servers");
     refuse_with("caches: {c: {mem: 1GiB}}\n" MINIMAL,
                 "1:14: unknown key 'mem' in caches.c, expected one of memory, "
-                "slice_size, fresh_for, stale_if_error, sendfile_after, max_objects, index, disk");
+                "slice_size, fresh_for, stale_if_error, sendfile_after, max_objects, index, pinned, disk");
     refuse_with(O("retry: {atempts: 1}"), "5:13: unknown key 'atempts' in origins.o.retry; did you mean 'attempts'?");
     refuse_with(R("orign: o"), "4:33: unknown key 'orign' in servers[0].routes[0]; did you mean 'origin'?");
     refuse_with("\"\": 1\n" MINIMAL, "1:1: unknown key '', expected one of workers, log, access_log, limits, "
