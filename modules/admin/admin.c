@@ -96,9 +96,11 @@ static void serve_ready(s3p_request *r, const s3p_request_info *info)
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9') return c - '0';
-    c = (char)(c | 0x20);
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
+
+static char hex_byte(const char *p) { return (char)(unsigned char)(hex_digit(p[0]) << 4 | hex_digit(p[1])); }
 
 /* The value of a parameter of the query, decoded, in the request's memory; {NULL, 0}: it is not there, or memory ran out. */
 static s3p_str query_value(s3p_request *r, s3p_str query, const char *name)
@@ -114,7 +116,7 @@ static s3p_str query_value(s3p_request *r, s3p_str query, const char *name)
         if (!text) break;
         for (p += length + 1; p < stop; p++) {
             bool coded = *p == '%' && stop - p > 2 && hex_digit(p[1]) >= 0 && hex_digit(p[2]) >= 0;
-            *t++ = coded ? (char)(hex_digit(p[1]) << 4 | hex_digit(p[2])) : *p == '+' ? ' ' : *p;
+            *t++ = coded ? hex_byte(p + 1) : *p == '+' ? ' ' : *p;
             if (coded) p += 2;
         }
         return (s3p_str){text, (size_t)(t - text)};
