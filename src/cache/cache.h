@@ -192,6 +192,10 @@ bool slice_wait(struct slice *s, uint32_t want, struct waiter *w);
 bool object_pin(struct object *o);
 bool object_pinned(const struct object *o);
 
+/* Somebody asked for this object to be there: its slices, and those that come until object_want(o, 0), displace those that
+ * nobody asked for, or whose batch (1.., a serial number that may wrap) is an earlier one. See evict.h. */
+void object_want(struct object *o, uint16_t batch);
+
 /* ---- looking around. READY objects of one shard (0 .. cache_shards() - 1) whose base begins with one of the prefixes and
  * whose name is above *after (NULL: all), by rising name: an array of references for cache_list_free. Objects of one base
  * share their name. ERR_NOMEM. */

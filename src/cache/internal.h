@@ -46,6 +46,7 @@ struct object {
     struct list slices; /* those in the table */
     uint64_t charged; /* to the shard while indexed */
     uint64_t pin_charged; /* of it, to what is pinned */
+    uint16_t wanted; /* for slices that come, see evict.h */
     bool validating, once;
     bool single_use; /* set before anybody else sees it */
     struct object *replaces; /* a successor's predecessor, until published */

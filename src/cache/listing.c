@@ -1,4 +1,4 @@
-/* listing.c - what is in the index, a shard at a time, and pinned objects.
+/* listing.c - what is in the index, a shard at a time; objects that were asked for to be there, and pinned ones.
  *
  * A shard is listed by the hash of its objects' bases, which does not change while others come and go: whoever goes on
  * behind the last one it saw misses none that stayed. */
@@ -81,10 +81,22 @@ uint64_t object_cached_bytes(struct object *o)
     pthread_mutex_lock(&o->shard->lock);
     for (struct list *l = o->slices.next; l != &o->slices; l = l->next) {
         const struct slice *s = container_of(l, struct slice, sibling);
-        if (slice_state(s) == SLICE_READY) bytes += s->length;
+        enum slice_state state = slice_state(s); /* one that is just becoming READY is there, too */
+        if (state == SLICE_READY || (state == SLICE_FILLING && slice_filled(s) == s->length)) bytes += s->length;
     }
     pthread_mutex_unlock(&o->shard->lock);
     return bytes;
+}
+
+void object_want(struct object *o, uint16_t batch)
+{
+    CHECK_OBJ(o, OBJECT_MAGIC);
+    pthread_mutex_lock(&o->shard->lock);
+    uint16_t mark = batch ? batch : o->wanted;
+    for (struct list *l = o->slices.next; mark && l != &o->slices; l = l->next)
+        atomic_store_explicit(&container_of(l, struct slice, sibling)->entry.wanted, mark, memory_order_relaxed);
+    o->wanted = batch;
+    pthread_mutex_unlock(&o->shard->lock);
 }
 
 /* ---- pins */

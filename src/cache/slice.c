@@ -107,6 +107,7 @@ static void slice_to_policy_locked(struct slice *s)
     if (!s->linked || s->in_policy || s->pinned || atomic_load(&s->holds) || atomic_load(&s->state) != SLICE_READY) return;
     if (object_pinned(s->object) && slice_pin_locked(s)) return;
     s->in_policy = true;
+    if (s->object->wanted) atomic_store_explicit(&s->entry.wanted, s->object->wanted, memory_order_relaxed);
     evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
 }
 

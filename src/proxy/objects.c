@@ -23,9 +23,14 @@ struct page {
     struct place at;
 };
 
+static void token_write(const struct place *at, char out[64])
+{
+    snprintf(out, 64, "%u.%u.%llx", at->cache, at->shard, (unsigned long long)at->name);
+}
+
 static bool token_read(struct str token, struct place *at)
 {
-    char text[64];
+    char text[64], again[64];
     unsigned long long name;
     int end = 0;
 
@@ -37,7 +42,8 @@ static bool token_read(struct str token, struct place *at)
     if (sscanf(text, "%4u.%4u.%16llx%n", &at->cache, &at->shard, &name, &end) != 3 || (size_t)end != token.n) return false;
     at->name = name;
     at->inside = true;
-    return at->shard < cache_shards();
+    token_write(at, again);
+    return at->shard < cache_shards() && strcmp(text, again) == 0; /* sscanf is generous */
 }
 
 /* "/bucket/key" as the URI that the other endpoints take; a name that is no UTF-8 as a path with escapes. */
@@ -167,7 +173,7 @@ static json_t *token_json(const struct page *g)
     /* The beginning of a shard is behind the last name of the one before. */
     if (!at.inside && at.shard == 0) at = (struct place){at.cache - 1, cache_shards() - 1, UINT64_MAX, true};
     else if (!at.inside) at = (struct place){at.cache, at.shard - 1, UINT64_MAX, true};
-    snprintf(text, sizeof text, "%u.%u.%llx", at.cache, at.shard, (unsigned long long)at.name);
+    token_write(&at, text);
     return json_string(text);
 }
 

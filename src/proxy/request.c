@@ -436,13 +436,16 @@ static enum err request_route(struct request *r)
  * is there, is the origin's cost. */
 static bool request_cache_header(struct request *r)
 {
-    const struct hdr *h = r->handler ? NULL : head_find(&r->x->req, HDR_S3DLIO_CACHE);
+    const struct head *q = &r->x->req;
+    const struct hdr *h = r->handler ? NULL : head_find(q, HDR_S3DLIO_CACHE);
     enum cache_header may = r->route->cache_header;
+    unsigned fields = 0;
 
     if (!h) return true;
+    for (unsigned i = 0; i < q->nhdrs; i++) fields += q->hdrs[i].id == HDR_S3DLIO_CACHE;
     r->bypass = str_eq_ci(h->value, STR_LIT("bypass"));
     r->refresh = str_eq_ci(h->value, STR_LIT("refresh"));
-    if (!r->bypass && !r->refresh) {
+    if (fields > 1 || (!r->bypass && !r->refresh)) {
         r->error = ERR_BAD_REQUEST;
         respond_error(r, 400, "InvalidArgument", "Expected S3dlio-Cache to be bypass or refresh.");
         return false;

@@ -2,8 +2,12 @@
  *
  * A job belongs to the worker that was asked for it and runs there as inner requests (inner.h), so many at a time, with the
  * rights of whoever asked; more names are fetched (a page of the listing, lines of the manifest) while fewer than a few
- * wait. What others see of it - numbers, state - is guarded by one mutex for all jobs; the rest is the worker's alone. The
- * last limits.warm_jobs jobs are remembered; one that runs is never forgotten, so beyond that many a new one is refused.
+ * wait, and what waits counts against limits.memory. What others see of a job - numbers, state - is guarded by one mutex
+ * for all jobs; the rest is the worker's alone. The last limits.warm_jobs jobs are remembered; one that runs is never
+ * forgotten, so beyond that many a new one is refused.
+ *
+ * An object is done when all of it is in the cache: what a job reads displaces what was not asked for, or what an earlier
+ * job asked for (object_want), but not what the job itself read before. What found no room is a failure, and says so.
  *
  *   state     | leaves it by
  *   RUNNING   | all objects read or failed -> DONE; names could not be had -> FAILED; cancel, shutdown -> CANCELLED */
@@ -37,6 +41,7 @@ struct reading {
     struct job *job;
     struct inner *inner;
     struct name *name;
+    struct object *object; /* NULL: not yet, or none */
     char message[160]; /* why it does not count; "": nothing yet */
 };
 struct job {
@@ -45,16 +50,16 @@ struct job {
     unsigned refs;
     char id[17];
     enum warm_state state;
-    bool cancel;
+    bool cancel, listed; /* listed: total is all there will be */
     uint64_t total, done, failed, bytes;
+    uint64_t began_ns, ended_ns; /* 0: it runs */
     struct warm_error errors[ERRORS_KEPT];
     unsigned nerrors;
     /* immutable */
     struct warm_jobs *jobs;
     struct worker *worker;
-    const struct listener_ref *via;
-    struct address peer;
-    struct str host;
+    struct inner_asker asker;
+    uint16_t batch;
     bool pin;
     unsigned concurrency;
     /* the worker's */
@@ -68,6 +73,7 @@ struct job {
     char *token;
     struct str manifest;
     bool more;           /* names may still come */
+    bool began;          /* the manifest's first line is behind us */
     struct inner *names_from;
     struct strbuf text;  /* a page, or a line that is not whole yet */
     bool names_failed, ended;
@@ -77,6 +83,7 @@ struct warm_jobs {
     pthread_mutex_t lock;
     struct list list; /* oldest first */
     uint64_t n, max;
+    uint16_t batches;
 };
 
 enum err warm_jobs_create(uint64_t max, struct warm_jobs **out)
@@ -90,10 +97,19 @@ enum err warm_jobs_create(uint64_t max, struct warm_jobs **out)
     return ERR_OK;
 }
 
-static void name_free_all(struct list *names)
+static uint64_t name_cost(size_t n) { return sizeof(struct name) + n + 1 + 16; /* malloc's own */ }
+
+static void name_free(struct job *j, struct name *m)
+{
+    proxy_unaccount(j->worker->proxy, name_cost(m->n));
+    free(m);
+}
+
+static void name_free_all(struct job *j)
 {
     struct list *n;
-    while ((n = list_pop_front(names)) != NULL) free(container_of(n, struct name, link));
+    while ((n = list_pop_front(&j->names)) != NULL) name_free(j, container_of(n, struct name, link));
+    j->nnames = 0;
 }
 
 static void job_free(struct job *j)
@@ -102,8 +118,9 @@ static void job_free(struct job *j)
         free(j->errors[i].uri);
         free(j->errors[i].message);
     }
-    name_free_all(&j->names);
-    free((char *)(uintptr_t)j->host.p);
+    name_free_all(j);
+    free((char *)(uintptr_t)j->asker.host.p);
+    free(j->asker.tls_client);
     free((char *)(uintptr_t)j->prefix_bucket.p);
     free((char *)(uintptr_t)j->prefix_key.p);
     free((char *)(uintptr_t)j->manifest.p);
@@ -157,14 +174,15 @@ static json_t *job_json_locked(const struct job *j)
         json_object_set_new(o, "message", json_string(e->message));
         json_array_append_new(errors, o);
     }
-    return json_pack("{sssss{sIsIsI}s{sI}so}", "id", j->id, "state", state_names[j->state], "objects", "total",
-                     (json_int_t)j->total, "done", (json_int_t)j->done, "failed", (json_int_t)j->failed, "bytes", "done",
-                     (json_int_t)j->bytes, "errors", errors);
+    uint64_t ns = (j->ended_ns ? j->ended_ns : clock_ns()) - j->began_ns;
+    return json_pack("{sssssfsbs{sIsIsI}s{sI}so}", "id", j->id, "state", state_names[j->state], "seconds", (double)ns / 1e9,
+                     "listed", j->listed, "objects", "total", (json_int_t)j->total, "done", (json_int_t)j->done, "failed",
+                     (json_int_t)j->failed, "bytes", "done", (json_int_t)j->bytes, "errors", errors);
 }
 
 static char *dump(json_t *o)
 {
-    char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(o);
     return text;
 }
@@ -206,7 +224,8 @@ enum err warm_cancel(struct proxy *p, struct str id, char **json)
     struct job *j = job_find_locked(all, id);
     if (j && j->state == WARM_RUNNING && !j->cancel) {
         j->cancel = true;
-        j->state = WARM_CANCELLED; /* what is under way ends at once, and counts no more */
+        j->state = WARM_CANCELLED; /* what is under way counts no more */
+        j->ended_ns = clock_ns();
         j->refs++;
         mailbox_post_any_thread(j->worker->mailbox, &j->mail);
     }
@@ -217,6 +236,15 @@ enum err warm_cancel(struct proxy *p, struct str id, char **json)
 }
 
 /* ---- the end of a job, on its worker */
+
+/* Of whatever way a reading ends. */
+static void reading_free(struct reading *g)
+{
+    if (g->object) object_want(g->object, 0);
+    object_unref(g->object);
+    name_free(g->job, g->name);
+    free(g);
+}
 
 static void job_stop(struct job *j, enum warm_state state)
 {
@@ -230,14 +258,16 @@ static void job_stop(struct job *j, enum warm_state state)
     while ((n = list_pop_front(&j->readings)) != NULL) {
         struct reading *g = container_of(n, struct reading, link);
         inner_cancel(g->inner);
-        free(g->name);
-        free(g);
+        reading_free(g);
     }
     j->nreadings = 0;
-    name_free_all(&j->names);
+    name_free_all(j);
     list_remove(&j->worker_link);
     pthread_mutex_lock(&j->jobs->lock);
-    if (j->state == WARM_RUNNING) j->state = state;
+    if (j->state == WARM_RUNNING) {
+        j->state = state;
+        j->ended_ns = clock_ns();
+    }
     job_unref_locked(j);
     pthread_mutex_unlock(&j->jobs->lock);
 }
@@ -273,15 +303,27 @@ static bool reading_head(void *arg, struct request *r)
         snprintf(g->message, sizeof g->message, "%s", r->cache ? "the answer may not be stored" : "its route has no cache");
         return false;
     }
-    if (g->job->pin) object_pin(r->object);
+    if (object_size(r->object) > object_capacity(r->object)) {
+        snprintf(g->message, sizeof g->message, "larger than the cache");
+        return false;
+    }
+    g->object = object_ref(r->object);
+    object_want(g->object, g->job->batch);
+    if (g->job->pin) object_pin(g->object);
     return true;
 }
 
-/* Of slices that came while it was read, some may have found no room among the pinned. */
-static void reading_whole(void *arg, struct request *r)
+/* All of it was read: is it there? */
+static void reading_check(struct reading *g)
 {
-    struct reading *g = arg;
-    if (g->job->pin && r->status == 200 && r->object && !object_pin(r->object))
+    uint64_t size = object_size(g->object), cached = object_cached_bytes(g->object);
+
+    if (!object_indexed(g->object)) /* changed, written, purged, or too many objects */
+        snprintf(g->message, sizeof g->message, "read, but it was dropped from the cache meanwhile");
+    else if (cached < size)
+        snprintf(g->message, sizeof g->message, "read, but the cache had room for %llu of %llu bytes only",
+                 (unsigned long long)cached, (unsigned long long)size);
+    else if (g->job->pin && !object_pin(g->object)) /* slices that came late may have found no room among the pinned */
         snprintf(g->message, sizeof g->message, "read, but there is no room to pin all of it");
 }
 
@@ -292,7 +334,7 @@ static void reading_data(void *arg, const uint8_t *p, size_t n)
     (void)p;
     if (r && r->status != 200) return;
     pthread_mutex_lock(&g->job->jobs->lock);
-    g->job->bytes += n;
+    if (g->job->state == WARM_RUNNING) g->job->bytes += n;
     pthread_mutex_unlock(&g->job->jobs->lock);
 }
 
@@ -302,19 +344,21 @@ static void reading_end(void *arg, enum err why)
     struct job *j = g->job;
 
     if (why != ERR_OK && !g->message[0]) snprintf(g->message, sizeof g->message, "%s", err_text(why));
+    if (!g->message[0] && g->object) reading_check(g);
     if (g->message[0]) job_error(j, g->name->path, g->message);
     pthread_mutex_lock(&j->jobs->lock);
-    if (g->message[0]) j->failed++;
-    else j->done++;
+    if (j->state == WARM_RUNNING) {
+        if (g->message[0]) j->failed++;
+        else j->done++;
+    }
     pthread_mutex_unlock(&j->jobs->lock);
     list_remove(&g->link);
     j->nreadings--;
-    free(g->name);
-    free(g);
+    reading_free(g);
     task_schedule(&j->task);
 }
 
-static const struct inner_events reading_events = {reading_head, reading_data, NULL, reading_whole, reading_end};
+static const struct inner_events reading_events = {reading_head, reading_data, NULL, reading_end};
 
 static enum err reading_start(struct job *j)
 {
@@ -323,7 +367,7 @@ static enum err reading_start(struct job *j)
     g->job = j;
     g->name = container_of(list_pop_front(&j->names), struct name, link);
     j->nnames--;
-    enum err e = inner_get(j->via, &j->peer, j->host, str_make(g->name->path, g->name->n), &reading_events, g, &g->inner);
+    enum err e = inner_get(&j->asker, str_make(g->name->path, g->name->n), &reading_events, g, &g->inner);
     if (e != ERR_OK) {
         list_push_front(&j->names, &g->name->link);
         j->nnames++;
@@ -337,10 +381,15 @@ static enum err reading_start(struct job *j)
 
 /* ---- names */
 
+/* False: there is no memory for it. */
 static bool name_add(struct job *j, struct str path)
 {
+    if (!proxy_account(j->worker->proxy, name_cost(path.n))) return false;
     struct name *m = malloc(sizeof *m + path.n + 1);
-    if (!m) return false;
+    if (!m) {
+        proxy_unaccount(j->worker->proxy, name_cost(path.n));
+        return false;
+    }
     m->n = path.n;
     memcpy(m->path, path.p, path.n);
     m->path[path.n] = '\0';
@@ -375,6 +424,9 @@ static void names_over(struct job *j, const char *failure)
 {
     j->more = false;
     strbuf_free(&j->text);
+    pthread_mutex_lock(&j->jobs->lock);
+    j->listed = !failure;
+    pthread_mutex_unlock(&j->jobs->lock);
     if (!failure) return;
     j->names_failed = true;
     job_error(j, NULL, failure);
@@ -407,29 +459,36 @@ static bool page_add_key(void *arg, struct str key)
     return ok;
 }
 
+static void page_read(struct job *j)
+{
+    char *before = j->token;
+    enum err e = j->text.failed ? ERR_BODY_TOO_LARGE : listing_parse(strbuf_get(&j->text), page_add_key, j, &j->token);
+
+    if (e == ERR_NOMEM) names_over(j, err_text(e));
+    else if (e != ERR_OK) names_over(j, "the listing is not what a listing should be");
+    else if (!j->token) names_over(j, NULL);
+    else if (before && strcmp(before, j->token) == 0) names_over(j, "the listing goes in circles");
+    free(before);
+    strbuf_free(&j->text);
+}
+
 static void page_end(void *arg, enum err why)
 {
     struct job *j = arg;
     char message[200];
 
     j->names_from = NULL;
-    free(j->token);
-    j->token = NULL;
     if (why != ERR_OK || j->names_status != 200) {
         if (why != ERR_OK) snprintf(message, sizeof message, "the listing failed: %s", err_text(why));
         else snprintf(message, sizeof message, "the listing failed: status %u", j->names_status);
         names_over(j, message);
     } else {
-        enum err e = j->text.failed ? ERR_BODY_TOO_LARGE : listing_parse(strbuf_get(&j->text), page_add_key, j, &j->token);
-        if (e == ERR_NOMEM) names_over(j, err_text(e));
-        else if (e != ERR_OK) names_over(j, "the listing is not what a listing should be");
-        else if (!j->token) names_over(j, NULL);
-        strbuf_free(&j->text);
+        page_read(j);
     }
     task_schedule(&j->task);
 }
 
-static const struct inner_events page_events = {names_head, page_data, NULL, NULL, page_end};
+static const struct inner_events page_events = {names_head, page_data, NULL, page_end};
 
 static enum err page_start(struct job *j)
 {
@@ -438,23 +497,36 @@ static enum err page_start(struct job *j)
     struct str prefix = bucket.p ? uri_encode(pool, j->prefix_key, false) : bucket;
     struct str token = prefix.p && j->token ? uri_encode(pool, str_c(j->token), false) : STR_LIT("");
     struct str target = prefix.p && token.p
-                            ? pool_f(pool, "/" STR_FMT "?list-type=2&encoding-type=url&prefix=" STR_FMT "%s" STR_FMT,
+                            ? pool_f(pool, "/" STR_FMT "/?list-type=2&encoding-type=url&prefix=" STR_FMT "%s" STR_FMT,
                                      STR_ARG(bucket), STR_ARG(prefix), j->token ? "&continuation-token=" : "", STR_ARG(token))
                             : (struct str){NULL, 0};
     strbuf_init(&j->text, PAGE_BYTES);
-    enum err e = target.p ? inner_get(j->via, &j->peer, j->host, target, &page_events, j, &j->names_from) : ERR_NOMEM;
+    enum err e = target.p ? inner_get(&j->asker, target, &page_events, j, &j->names_from) : ERR_NOMEM;
     pool_destroy(pool);
     return e;
 }
 
-/* ---- names out of a manifest: one URI on a line; empty lines and those that begin with # do not count */
+/* ---- names out of a manifest: one URI on a line, without the blanks around it; empty lines and those that begin with #
+ * do not count, nor does a mark of UTF-8 at the beginning */
+
+static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+
+static struct str manifest_trim(struct job *j, struct str line)
+{
+    static const struct str utf8_mark = STR_LIT("\xef\xbb\xbf");
+
+    if (!j->began && str_starts(line, utf8_mark)) line = str_make(line.p + utf8_mark.n, line.n - utf8_mark.n);
+    j->began = true;
+    while (line.n && is_blank(line.p[line.n - 1])) line.n--;
+    while (line.n && is_blank(line.p[0])) line = str_make(line.p + 1, line.n - 1);
+    return line;
+}
 
 static void manifest_line(struct job *j)
 {
-    struct str line = strbuf_get(&j->text);
+    struct str line = manifest_trim(j, strbuf_get(&j->text));
     char message[300];
 
-    while (line.n && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == ' ')) line.n--;
     if (!j->text.failed && (line.n == 0 || line.p[0] == '#')) return;
     enum err e = j->text.failed ? ERR_URI_TOO_LONG : name_add_uri(j, line);
     if (e == ERR_OK) return;
@@ -514,7 +586,7 @@ static void manifest_end(void *arg, enum err why)
     task_schedule(&j->task);
 }
 
-static const struct inner_events manifest_events = {names_head, manifest_data, manifest_ready, NULL, manifest_end};
+static const struct inner_events manifest_events = {names_head, manifest_data, manifest_ready, manifest_end};
 
 /* ---- the job */
 
@@ -522,7 +594,7 @@ static enum err names_get(struct job *j)
 {
     if (j->manifest.p) {
         strbuf_init(&j->text, LINE_BYTES);
-        return inner_get(j->via, &j->peer, j->host, j->manifest, &manifest_events, j, &j->names_from);
+        return inner_get(&j->asker, j->manifest, &manifest_events, j, &j->names_from);
     }
     return page_start(j);
 }
@@ -581,9 +653,9 @@ static struct job *job_new(struct request *r, const struct warm_what *what)
     j->refs = 1;
     j->jobs = r->worker->proxy->warm_jobs;
     j->worker = r->worker;
-    j->via = r->x->listener_data;
-    j->peer = *r->x->peer;
-    j->host = copy_of(head_value(&r->x->req, HDR_HOST));
+    j->asker = (struct inner_asker){.via = r->x->listener_data, .peer = *r->x->peer, .tls = r->x->tls,
+                                    .host = copy_of(head_value(&r->x->req, HDR_HOST)), .tls_version = r->x->tls_version,
+                                    .tls_client = r->x->tls_client ? strdup(r->x->tls_client) : NULL};
     j->pin = what->pin;
     j->concurrency = what->concurrency;
     j->mail.fn = job_on_cancel;
@@ -596,18 +668,19 @@ static struct job *job_new(struct request *r, const struct warm_what *what)
     return j;
 }
 
-static enum err job_fill(struct job *j, const struct warm_what *what)
+static enum err job_fill(struct job *j, const struct request *r, const struct warm_what *what)
 {
-    enum err e = j->host.p ? ERR_OK : ERR_NOMEM;
+    enum err e = j->asker.host.p && (!r->x->tls_client || j->asker.tls_client) ? ERR_OK : ERR_NOMEM;
 
     for (size_t i = 0; e == ERR_OK && i < what->npaths; i++)
-        if (!name_add(j, what->paths[i])) e = ERR_NOMEM;
+        if (!name_add(j, what->paths[i])) e = ERR_OVERLOAD;
     if (e == ERR_OK && what->prefix.n) e = job_set_prefix(j, what->prefix);
     if (e == ERR_OK && what->manifest.n) {
         j->manifest = copy_of(what->manifest);
         j->more = true;
         if (!j->manifest.p) e = ERR_NOMEM;
     }
+    j->listed = !j->more;
     return e;
 }
 
@@ -630,7 +703,7 @@ enum err warm_start(struct request *r, const struct warm_what *what, char **json
 {
     struct warm_jobs *all = r->worker->proxy->warm_jobs;
     struct job *j = r->worker->draining ? NULL : job_new(r, what);
-    enum err e = j ? job_fill(j, what) : r->worker->draining ? ERR_OVERLOAD : ERR_NOMEM;
+    enum err e = j ? job_fill(j, r, what) : r->worker->draining ? ERR_OVERLOAD : ERR_NOMEM;
 
     if (e == ERR_OK && asprintf(json, "{\"id\": \"%s\"}\n", j->id) < 0) {
         *json = NULL;
@@ -641,6 +714,9 @@ enum err warm_start(struct request *r, const struct warm_what *what, char **json
         if (jobs_make_room_locked(all)) {
             list_push_back(&all->list, &j->link);
             all->n++;
+            if (++all->batches == 0) all->batches = 1;
+            j->batch = all->batches;
+            j->began_ns = clock_ns();
             j->refs++; /* the list's; the other is the worker's until it stops */
         } else {
             e = ERR_OVERLOAD;
