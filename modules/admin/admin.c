@@ -302,6 +302,10 @@ static void body_read(s3p_request *r, s3p_str body, void *arg)
         answer_error(r, 413, "EntityTooLarge", message);
         return;
     }
+    if (body.n && memchr(body.p, '\0', body.n)) { /* the parser would overlook some */
+        answer_error(r, 400, "InvalidRequest", "The request body is no JSON: there is a NUL byte in it.");
+        return;
+    }
     if (count_values(body) > BODY_MAX_VALUES) {
         snprintf(message, sizeof message, "Expected at most %d values; a manifest may name any number of objects.",
                  BODY_MAX_VALUES);
@@ -375,7 +379,7 @@ static void serve_objects(s3p_request *r, const s3p_request_info *info)
         char *end = digits;
         if (number.n < sizeof digits) memcpy(digits, number.p, number.n);
         max = (unsigned)strtoul(digits, &end, 10);
-        if (end == digits || *end || max < 1 || max > PAGE_MAX) {
+        if (hex_digit(digits[0]) < 0 || end != digits + number.n || max < 1 || max > PAGE_MAX) {
             answer_error(r, 400, "InvalidArgument", "Expected max to be a number from 1 to 10000.");
             return;
         }

@@ -195,6 +195,8 @@ bool object_pinned(const struct object *o);
 /* Somebody asked for this object to be there: its slices, and those that come until object_want(o, 0), displace those that
  * nobody asked for, or whose batch (1.., a serial number that may wrap) is an earlier one. See evict.h. */
 void object_want(struct object *o, uint16_t batch);
+/* Bytes so far of slices of a batch that had to make room. The batches of one time should differ in their lower 8 bits. */
+uint64_t cache_displaced(const struct cache *c, uint16_t batch);
 
 /* ---- looking around. READY objects of one shard (0 .. cache_shards() - 1) whose base begins with one of the prefixes and
  * whose name is above *after (NULL: all), by rising name: an array of references for cache_list_free. Objects of one base

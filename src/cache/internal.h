@@ -8,6 +8,7 @@
 #define CACHE_MAGIC 0xcac4e001u
 #define OBJECT_MAGIC 0x0b1ec701u
 #define SLICE_MAGIC 0x511ce001u
+#define BATCHES 256u /* told apart at a time */
 
 struct shard {
     _Alignas(64) pthread_mutex_t lock;
@@ -26,6 +27,7 @@ struct cache {
     uint64_t capacity, max_objects_per_shard, max_bytes_per_shard;
     _Atomic uint64_t reserved_bytes, nslices, lent_bytes, pinned_bytes;
     uint64_t max_pinned_bytes;
+    _Atomic uint64_t displaced_bytes[BATCHES]; /* by object_want's batch */
     _Atomic unsigned starving;
     struct shard shards[SHARDS];
 };

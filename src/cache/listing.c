@@ -99,6 +99,11 @@ void object_want(struct object *o, uint16_t batch)
     pthread_mutex_unlock(&o->shard->lock);
 }
 
+uint64_t cache_displaced(const struct cache *c, uint16_t batch)
+{
+    return atomic_load_explicit(&((struct cache *)(uintptr_t)c)->displaced_bytes[batch % BATCHES], memory_order_relaxed);
+}
+
 /* ---- pins */
 
 bool slice_pin_locked(struct slice *s)

@@ -7,7 +7,8 @@
  * forgotten, so beyond that many a new one is refused.
  *
  * An object is done when all of it is in the cache: what a job reads displaces what was not asked for, or what an earlier
- * job asked for (object_want), but not what the job itself read before. What found no room is a failure, and says so.
+ * job asked for (object_want), but not what the job itself read before. What finds no room at once is a failure; what loses
+ * its place while the job runs is counted as displaced, and a job that displaces what it read on and on is ended.
  *
  *   state     | leaves it by
  *   RUNNING   | all objects read or failed -> DONE; names could not be had -> FAILED; cancel, shutdown -> CANCELLED */
@@ -51,7 +52,7 @@ struct job {
     char id[17];
     enum warm_state state;
     bool cancel, listed; /* listed: total is all there will be */
-    uint64_t total, done, failed, bytes;
+    uint64_t total, done, failed, bytes, displaced;
     uint64_t began_ns, ended_ns; /* 0: it runs */
     struct warm_error errors[ERRORS_KEPT];
     unsigned nerrors;
@@ -60,6 +61,7 @@ struct job {
     struct worker *worker;
     struct inner_asker asker;
     uint16_t batch;
+    uint64_t displaced_before; /* in its batch's counters */
     bool pin;
     unsigned concurrency;
     /* the worker's */
@@ -76,7 +78,7 @@ struct job {
     bool began;          /* the manifest's first line is behind us */
     struct inner *names_from;
     struct strbuf text;  /* a page, or a line that is not whole yet */
-    bool names_failed, ended;
+    bool names_failed, useless, ended;
     unsigned names_status;
 };
 struct warm_jobs {
@@ -112,12 +114,15 @@ static void name_free_all(struct job *j)
     j->nnames = 0;
 }
 
+static void warm_error_free(struct warm_error *e)
+{
+    free(e->uri);
+    free(e->message);
+}
+
 static void job_free(struct job *j)
 {
-    for (unsigned i = 0; i < j->nerrors; i++) {
-        free(j->errors[i].uri);
-        free(j->errors[i].message);
-    }
+    for (unsigned i = 0; i < j->nerrors; i++) warm_error_free(&j->errors[i]);
     name_free_all(j);
     free((char *)(uintptr_t)j->asker.host.p);
     free(j->asker.tls_client);
@@ -153,7 +158,9 @@ static void job_error(struct job *j, const char *path, const char *message)
 
     if (decoded.p && memchr(decoded.p, '\0', decoded.n) == NULL && asprintf(&uri, "s3:/" STR_FMT, STR_ARG(decoded)) < 0) uri = NULL;
     pthread_mutex_lock(&j->jobs->lock);
-    if (j->nerrors < ERRORS_KEPT && text) {
+    /* The last place is for what ends the job, however many objects failed before. */
+    if (text && j->nerrors == ERRORS_KEPT && !path) warm_error_free(&j->errors[--j->nerrors]);
+    if (text && j->nerrors < ERRORS_KEPT - (path != NULL)) {
         j->errors[j->nerrors++] = (struct warm_error){uri, text};
         uri = text = NULL;
     }
@@ -175,9 +182,10 @@ static json_t *job_json_locked(const struct job *j)
         json_array_append_new(errors, o);
     }
     uint64_t ns = (j->ended_ns ? j->ended_ns : clock_ns()) - j->began_ns;
-    return json_pack("{sssssfsbs{sIsIsI}s{sI}so}", "id", j->id, "state", state_names[j->state], "seconds", (double)ns / 1e9,
+    return json_pack("{sssssfsbs{sIsIsI}s{sIsI}so}", "id", j->id, "state", state_names[j->state], "seconds", (double)ns / 1e9,
                      "listed", j->listed, "objects", "total", (json_int_t)j->total, "done", (json_int_t)j->done, "failed",
-                     (json_int_t)j->failed, "bytes", "done", (json_int_t)j->bytes, "errors", errors);
+                     (json_int_t)j->failed, "bytes", "done", (json_int_t)j->bytes, "displaced",
+                     (json_int_t)j->displaced, "errors", errors);
 }
 
 static char *dump(json_t *o)
@@ -338,6 +346,26 @@ static void reading_data(void *arg, const uint8_t *p, size_t n)
     pthread_mutex_unlock(&g->job->jobs->lock);
 }
 
+static uint64_t displaced(const struct proxy *p, uint16_t batch)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < p->conf->ncaches; i++) n += cache_displaced(p->caches[i], batch);
+    return n;
+}
+
+/* What was read lost its place to other slices: of the job itself, as a rule. To go on would cost the origin much and help
+ * nobody. */
+static void reading_displaced(struct reading *g)
+{
+    struct job *j = g->job;
+    uint64_t n = displaced(j->worker->proxy, j->batch) - j->displaced_before;
+
+    pthread_mutex_lock(&j->jobs->lock);
+    if (j->state == WARM_RUNNING) j->displaced = n;
+    pthread_mutex_unlock(&j->jobs->lock);
+    if (g->object && n > object_capacity(g->object) / 2) j->useless = true;
+}
+
 static void reading_end(void *arg, enum err why)
 {
     struct reading *g = arg;
@@ -352,6 +380,7 @@ static void reading_end(void *arg, enum err why)
         else j->done++;
     }
     pthread_mutex_unlock(&j->jobs->lock);
+    reading_displaced(g);
     list_remove(&g->link);
     j->nreadings--;
     reading_free(g);
@@ -604,6 +633,11 @@ static void job_step(struct task *t)
     struct job *j = container_of(t, struct job, task);
     enum err e = ERR_OK;
 
+    if (j->useless) {
+        job_error(j, NULL, "ended, as what it reads displaces what it read before: the cache has no room for all of it");
+        job_stop(j, WARM_FAILED);
+        return;
+    }
     if (j->more && j->nnames < NAMES_LOW) {
         if (!j->names_from) e = names_get(j);
         else inner_resume(j->names_from);
@@ -716,6 +750,7 @@ enum err warm_start(struct request *r, const struct warm_what *what, char **json
             all->n++;
             if (++all->batches == 0) all->batches = 1;
             j->batch = all->batches;
+            j->displaced_before = displaced(r->worker->proxy, j->batch);
             j->began_ns = clock_ns();
             j->refs++; /* the list's; the other is the worker's until it stops */
         } else {

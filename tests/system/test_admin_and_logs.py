@@ -106,6 +106,27 @@ def test_bad_purges_are_refused_and_purge_nothing(four, body):
     assert len(kept(four)) == 4
 
 
+@pytest.mark.parametrize("path", ["purge", "warm", "mark"])
+def test_hostile_json_is_refused(four, path):
+    for body in (b'{"uri": "/a/x/1", "uri": "/a/x/1"}', b'{"prefix": "/a\\u0000"}', b'{"prefix": "/a/\xff"}', b'{"all": 1e999}',
+                 b'{"all": 99999999999999999999999}', b'\xef\xbb\xbf{"all": true}', b'{"all": true} x', b'{"all": true, }', b"{" * 3000,
+                 b"[" * 60000, b'{"a":' * 5000, b'"' + b"a" * 60000, b"{'all': true}", b"\0", b'{"all": true\0}', b"nul", b"true", b"5"):
+        r = four.fetch("POST", "/_s3dlio/" + path, body=body)
+        assert r.status == 400 and b"<Code>Invalid" in r.body, (body[:50], r)
+    assert len(kept(four)) == 4 and json.loads(four.get("/_s3dlio/warm").body) == {"jobs": []}
+
+
+def test_a_page_of_another_site_in_somebodys_browser_changes_nothing(four):
+    for fields in ({"Origin": "https://elsewhere.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+                   {"Origin": "http://127.0.0.1:1"}):
+        for method, path in (("POST", "purge"), ("POST", "warm"), ("POST", "mark"), ("DELETE", "warm/x")):
+            r = four.fetch(method, "/_s3dlio/" + path, {**fields, "Content-Type": "text/plain"}, b'{"all": true}')
+            assert r.status == 403 and b"<Code>AccessDenied</Code>" in r.body
+        assert four.get("/_s3dlio/health", fields).status == 200
+    assert len(kept(four)) == 4
+    assert four.fetch("POST", "/_s3dlio/purge", {"Sec-Fetch-Site": "same-origin"}, b'{"all": true}').status == 200
+
+
 def test_purge_while_a_fill_is_under_way(http, origin):
     p = http(cache={"slice_size": "64KiB"}, o={"fetch": {"part_size": "256KiB"}})
     origin.put("/b/k", 4 * MIB)
@@ -129,6 +150,16 @@ def test_config_output_is_the_effective_one_without_secrets(http):
     p = http()
     r = p.get("/_s3dlio/config")
     assert r.status == 200 and b"slice_size" in r.body and b"max_in_flight" in r.body
+
+
+def test_config_output_masks_what_came_out_of_the_environment(start, origin):
+    secrets = {"S3P_TEST_KEY": "AKIAOUTOFENV", "S3P_TEST_SECRET": "secretoutofenv", "S3P_TEST_TOKEN": "tokenoutofenv"}
+    p = start({"type": "s3", "endpoint": origin.url, "region": "${S3P_TEST_REGION:-eu-test-9}", "credentials": {
+        "source": "static", "access_key": "${S3P_TEST_KEY}", "secret_key": "${S3P_TEST_SECRET}",
+        "session_token": "pre-${S3P_TEST_TOKEN:-defaulttoken}"}}, env=secrets)
+    text = p.get("/_s3dlio/config").body.decode()
+    assert "eu-test-9" in text and text.count("********") == 3
+    assert not any(v in text + p.stderr() for v in [*secrets.values(), "defaulttoken", "pre-"])
 
 
 # access log
