@@ -2,20 +2,27 @@
  * for to be there. */
 #include "cache_support.h"
 
-static unsigned list_all(struct cache *c, const char *prefix, struct object **first)
+/* By pages of so many. */
+static unsigned list_all(struct cache *c, const char *prefix, size_t max)
 {
     struct str p = str_c(prefix);
     unsigned total = 0;
     for (unsigned i = 0; i < cache_shards(); i++) {
-        struct object **all;
-        size_t n;
-        assert_int_equal(cache_list(c, i, &p, 1, NULL, &all, &n), ERR_OK);
-        for (size_t k = 0; k < n; k++) {
-            assert_true(k == 0 || object_name(all[k - 1]) <= object_name(all[k]));
-            if (first && !*first) *first = object_ref(all[k]);
+        uint64_t from = 0, last = 0;
+        for (bool end = false; !end;) {
+            struct object **all;
+            size_t n;
+            uint64_t began = from;
+            assert_int_equal(cache_list(c, i, &p, 1, &from, max, &all, &n, &end), ERR_OK);
+            assert_true(n <= max && (end || from > began));
+            for (size_t k = 0; k < n; k++) {
+                assert_true(total == 0 || object_name(all[k]) >= last);
+                assert_true(object_name(all[k]) >= began && (end || object_name(all[k]) < from));
+                last = object_name(all[k]);
+            }
+            total += (unsigned)n;
+            cache_list_free(all, n);
         }
-        total += (unsigned)n;
-        cache_list_free(all, n);
     }
     return total;
 }
@@ -38,36 +45,80 @@ static void test_listed_are_those_that_are_ready(void **state)
     object_unref(put(c, 1, 1));
     object_unref(put(c, 2, 1));
     struct object *new = object_get(c, KEY("o/k3"), &created); /* nobody knows yet whether it exists */
-    assert_int_equal(list_all(c, "o/", NULL), 2);
-    assert_int_equal(list_all(c, "o/k1", NULL), 1);
-    assert_int_equal(list_all(c, "p", NULL), 0);
+    assert_int_equal(list_all(c, "o/", 100), 2);
+    assert_int_equal(list_all(c, "o/k1", 100), 1);
+    assert_int_equal(list_all(c, "p", 100), 0);
     object_fail(new, NULL);
     object_unref(new);
     cache_end(c);
 }
 
-/* A page says where the next one begins; each name comes once, and only what is behind it. */
-static void test_a_shard_is_listed_from_a_name_on(void **state)
+static void test_pages_of_any_size_show_the_same(void **state)
 {
+    static const size_t sizes[] = {1, 2, 7, 1000};
     (void)state;
-    struct cache *c = cache_new(64, 5000);
+    struct cache *c = cache_new(64, 100000);
+    for (unsigned i = 0; i < 5000; i++) object_unref(put(c, i, 0));
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) assert_int_equal(list_all(c, "o/", sizes[i]), 5000);
+    assert_int_equal(list_all(c, "o/k49", 3), 111);
+    cache_end(c);
+}
+
+/* While somebody goes through it, the table of a shard grows to many times its size: what was there is seen once. */
+static void test_none_is_missed_and_none_comes_twice_while_the_table_grows(void **state)
+{
+    static bool seen[3000];
+    (void)state;
+    struct cache *c = cache_new(64, 1000000);
     struct str p = STR_LIT("o/");
-    for (unsigned i = 0; i < 2000; i++) object_unref(put(c, i, 0));
-    for (unsigned i = 0, total = 0; i <= cache_shards(); i++) {
-        if (i == cache_shards()) {
-            assert_int_equal(total, 2000);
-            break;
+    unsigned more = 0;
+    memset(seen, 0, sizeof seen);
+    for (unsigned i = 0; i < 3000; i++) object_unref(put(c, i, 0));
+    for (unsigned i = 0; i < cache_shards(); i++) {
+        uint64_t from = 0;
+        for (bool end = false; !end;) {
+            struct object **all;
+            size_t n;
+            assert_int_equal(cache_list(c, i, &p, 1, &from, 3, &all, &n, &end), ERR_OK);
+            for (size_t k = 0; k < n; k++) {
+                char text[32] = "";
+                memcpy(text, object_key_base(all[k]).p, object_key_base(all[k]).n);
+                unsigned number = (unsigned)atoi(text + 3);
+                if (number >= 3000) continue; /* came meanwhile */
+                assert_false(seen[number]);
+                seen[number] = true;
+            }
+            cache_list_free(all, n);
+            for (unsigned k = 0; more < 110000 && k < 2000; k++) object_unref(put(c, 3000 + more++, 0));
         }
-        struct object **all;
-        size_t n = 1;
-        uint64_t after = 0;
-        for (bool begun = false; n; begun = true) {
-            assert_int_equal(cache_list(c, i, &p, 1, begun ? &after : NULL, &all, &n), ERR_OK);
-            if (n) after = object_name(all[0]);
-            total += n > 0;
+    }
+    for (unsigned i = 0; i < 3000; i++) assert_true(seen[i]);
+    cache_end(c);
+}
+
+static void test_objects_of_one_name_stay_together(void **state)
+{
+    static const char *const variants[] = {"a", "b", "c", "d", "e"};
+    (void)state;
+    struct cache *c = cache_new(64, 1000);
+    struct str p = STR_LIT("o/");
+    unsigned total = 0;
+    for (size_t i = 0; i < ARRAY_LEN(variants); i++) {
+        struct cache_key k = {STR_LIT("o/k"), str_c(variants[i])};
+        object_unref(object_put(c, &k, 0));
+    }
+    for (unsigned i = 0; i < cache_shards(); i++) {
+        uint64_t from = 0;
+        for (bool end = false; !end;) {
+            struct object **all;
+            size_t n;
+            assert_int_equal(cache_list(c, i, &p, 1, &from, 2, &all, &n, &end), ERR_OK);
+            assert_true(n == 0 || n == ARRAY_LEN(variants));
+            total += (unsigned)n;
             cache_list_free(all, n);
         }
     }
+    assert_int_equal(total, ARRAY_LEN(variants));
     cache_end(c);
 }
 
@@ -179,7 +230,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_listed_are_those_that_are_ready),
-        cmocka_unit_test(test_a_shard_is_listed_from_a_name_on),
+        cmocka_unit_test(test_pages_of_any_size_show_the_same),
+        cmocka_unit_test(test_none_is_missed_and_none_comes_twice_while_the_table_grows),
+        cmocka_unit_test(test_objects_of_one_name_stay_together),
         cmocka_unit_test(test_how_much_of_an_object_is_there),
         cmocka_unit_test(test_pinned_slices_stay_and_are_given_back_with_their_object),
         cmocka_unit_test(test_slices_that_come_later_are_pinned_too),
