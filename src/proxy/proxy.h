@@ -108,7 +108,8 @@ struct worker {
     struct origin_stats *last_origin_stats;
     bool origins_gone;
     struct list discoveries, parts; /* under way */
-    struct list warm_jobs;          /* that run here */
+    struct list warm_jobs;          /* that belong here */
+    struct list warm_readings;      /* that run here, of whatever worker's jobs */
     unsigned origin_closes;         /* origin workers still closing */
     struct mail drain_mail;
     struct timer drain_timer;

@@ -139,6 +139,7 @@ static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t
     list_init(&w->discoveries);
     list_init(&w->parts);
     list_init(&w->warm_jobs);
+    list_init(&w->warm_readings);
     w->origins = calloc(c->norigins + 1, sizeof(void *));
     w->windows = calloc(c->norigins + 1, sizeof *w->windows);
     w->budgets = calloc(c->norigins + 1, sizeof *w->budgets);
