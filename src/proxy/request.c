@@ -258,13 +258,33 @@ static void request_woken_dead(struct request *r)
     meta_unref(failure);
 }
 
+/* Somebody else asked whether it had changed, and it had not: that is no new fetch. */
+static void request_refresh_again(struct request *r)
+{
+    if (++r->lookups > MAX_LOOKUPS) {
+        request_fail(r, ERR_UNAVAILABLE);
+        return;
+    }
+    meta_unref(r->meta);
+    r->meta = object_meta(r->object);
+    r->collapsed = false;
+    request_validate(r);
+}
+
 static void request_woken_ready(struct request *r)
 {
     struct meta *m = object_meta(r->object);
     const struct repr *p = repr_of(m);
     bool indexed = object_indexed(r->object), in_line = r->collapsed && r->fwd; /* for a validation, not a discovery */
 
-    if (repr_matches(&r->x->req, m) && (indexed || r->leader) && p->validated_ns >= r->x->begin_ns) {
+    if (r->refresh && in_line && indexed && !r->leader && m != r->meta) {
+        meta_unref(m);
+        request_refresh_again(r);
+        return;
+    }
+    bool replaced = r->refresh && !indexed && m == r->meta; /* however lately it was validated */
+
+    if (!replaced && repr_matches(&r->x->req, m) && (indexed || r->leader) && p->validated_ns >= r->x->begin_ns) {
         if (in_line && r->result == RESULT_NONE) r->result = p->stale ? RESULT_STALE : RESULT_REVALIDATED;
         request_serve(r);
     } else if (in_line && indexed && m == r->meta && !request_may_use(r, p)) {

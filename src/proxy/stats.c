@@ -294,7 +294,7 @@ static json_t *json_origin_locked(struct snapshot *s, struct proxy *p, unsigned 
     json_object_set_new(o, "errors", errors);
     put(o, "retries", OSUM(retries));
     put(o, "slow_down", OSUM(slow_down));
-    put(hedges, "issued", 0);
+    put(hedges, "issued", 0); /* true as long as fetch.hedge can only be off */
     put(hedges, "won", 0);
     json_object_set_new(o, "hedges", hedges);
     level(conns, "open", OSUM(conn_open));

@@ -143,6 +143,25 @@ def test_who_reads_the_old_version_while_it_is_refreshed_reads_it_to_the_end(htt
     assert p.get_checked("/b/k", size, versions=(2,))[0].get("x-cache") == "HIT"
 
 
+def test_a_refresh_is_not_content_with_somebody_elses_validation(http, origin):
+    p = routed(http, "all")
+    origin.put("/b/k", 300 * KIB)
+    p.get_checked("/b/k", 300 * KIB)
+    gate = threading.Event()
+    origin.on(when=lambda r: r.get("if-none-match"), gate=gate)
+    other = threading.Thread(target=p.get, args=("/b/k", {"Cache-Control": "no-cache"}))
+    other.start()
+    net.wait_until("the origin is asked whether it changed", lambda: origin.count("/b/k") == 2)
+    before, got = origin.bytes_sent("/b/k"), []
+    refresh = threading.Thread(target=lambda: got.append(p.get_checked("/b/k", 300 * KIB, headers=ASKING[1])[0]))
+    refresh.start()
+    net.wait_until("it stands in line", lambda: p.stats()["caches"]["main"]["coalesced"] == 1)
+    gate.set()
+    for t in (other, refresh):
+        t.join(30 * net.SLOW)
+    assert got and got[0].get("x-cache") == "MISS" and origin.bytes_sent("/b/k") - before >= 300 * KIB
+
+
 def test_many_refresh_at_once(http, origin):
     p = routed(http, "all")
     origin.put("/b/k", 300 * KIB)
