@@ -350,6 +350,9 @@ def test_jobs_begin_and_are_cancelled_and_watched_from_everywhere(http, origin):
                         i % 2 and p.fetch("DELETE", "/_s3dlio/warm/" + id_).status not in (200, 404):
                     wrong.append(id_)
             p.purge(prefix="/b/k%d" % i)
+            for path in ("objects?max=7", "objects?prefix=s3://b/k1&max=10000", "metrics", "stats?since=none", "stats"):
+                if p.get("/_s3dlio/" + path).status not in (200, 404):
+                    wrong.append(path)
     threads = [threading.Thread(target=some, args=(k,)) for k in range(3)]
     for t in threads:
         t.start()
