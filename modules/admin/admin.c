@@ -27,6 +27,7 @@
 
 #define BODY_MAX_BYTES 65536
 #define WARM_BODY_BYTES (8u << 20)
+#define BODY_MAX_VALUES 100000 /* parsed, each takes some hundred bytes, whatever it takes in the body */
 #define PURGE_EXPECTED                                                                                       \
     "Expected a JSON object with one member: {\"uri\": \"/bucket/key\"}, {\"prefix\": \"/bucket/pre\"} or "  \
     "{\"all\": true}; s3://bucket/key does for a path."
@@ -132,7 +133,7 @@ static void answer_outcome(s3p_request *r, enum s3p_outcome o, unsigned status, 
     case S3P_DONE: answer(r, status, "application/json", json); break;
     case S3P_MALFORMED: answer_error(r, 400, "InvalidArgument", malformed); break;
     case S3P_UNKNOWN: answer_error(r, 404, "NoSuchKey", unknown); break;
-    case S3P_FULL: answer_error(r, 503, "SlowDown", "There are as many of these as there may be; try again later."); break;
+    case S3P_FULL: answer_error(r, 503, "SlowDown", "There is no room for one more of these; try again later."); break;
     case S3P_NO_MEMORY: answer_error(r, 503, "SlowDown", "Out of memory."); break;
     }
     free(json);
@@ -275,6 +276,21 @@ struct body_use {
     size_t max; /* bytes of the body */
 };
 
+/* At least as many as a parser would make: what stands behind a bracket or a comma, outside of strings. */
+static size_t count_values(s3p_str body)
+{
+    size_t n = 1;
+    bool in_string = false;
+
+    for (size_t i = 0; i < body.n; i++) {
+        char c = body.p[i];
+        if (c == '"') in_string = !in_string;
+        else if (in_string) i += c == '\\';
+        else n += c == ',' || c == '[' || c == '{';
+    }
+    return n;
+}
+
 static void body_read(s3p_request *r, s3p_str body, void *arg)
 {
     const struct body_use *u = arg;
@@ -283,6 +299,16 @@ static void body_read(s3p_request *r, s3p_str body, void *arg)
 
     if (!body.p || body.n > u->max) { /* or the client failed; then nobody reads this */
         snprintf(message, sizeof message, "Expected a request body of at most %zu bytes.", u->max);
+        answer_error(r, 413, "EntityTooLarge", message);
+        return;
+    }
+    if (body.n && memchr(body.p, '\0', body.n)) { /* the parser would overlook some */
+        answer_error(r, 400, "InvalidRequest", "The request body is no JSON: there is a NUL byte in it.");
+        return;
+    }
+    if (count_values(body) > BODY_MAX_VALUES) {
+        snprintf(message, sizeof message, "Expected at most %d values; a manifest may name any number of objects.",
+                 BODY_MAX_VALUES);
         answer_error(r, 413, "EntityTooLarge", message);
         return;
     }
@@ -353,7 +379,7 @@ static void serve_objects(s3p_request *r, const s3p_request_info *info)
         char *end = digits;
         if (number.n < sizeof digits) memcpy(digits, number.p, number.n);
         max = (unsigned)strtoul(digits, &end, 10);
-        if (end == digits || *end || max < 1 || max > PAGE_MAX) {
+        if (hex_digit(digits[0]) < 0 || end != digits + number.n || max < 1 || max > PAGE_MAX) {
             answer_error(r, 400, "InvalidArgument", "Expected max to be a number from 1 to 10000.");
             return;
         }
@@ -567,12 +593,33 @@ static serve_fn *endpoint_method(const struct endpoint *e, s3p_str method)
     return str_is(method, "GET") || str_is(method, "HEAD") ? e->get : NULL;
 }
 
+static bool str_same(s3p_str a, s3p_str b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
+
+/* A page of another site in a browser that runs where the route allows clients (https://fetch.spec.whatwg.org/, Origin
+ * header; https://www.w3.org/TR/fetch-metadata/): whoever sees it has not asked for what it does. Browsers say so; other
+ * clients send neither field. */
+static bool is_of_another_site(s3p_request *r, const s3p_request_info *info)
+{
+    s3p_str site = proxy->request_header(r, "sec-fetch-site"), origin = proxy->request_header(r, "origin");
+
+    if (site.p && !str_is(site, "same-origin") && !str_is(site, "none")) return true;
+    if (!origin.p) return false;
+    const char *slashes = origin.n > 3 ? memmem(origin.p, origin.n, "://", 3) : NULL; /* else "null": nobody's */
+    s3p_str authority = slashes ? (s3p_str){slashes + 3, (size_t)(origin.p + origin.n - slashes - 3)} : origin;
+    s3p_str host = proxy->request_header(r, "host");
+    return !str_same(authority, host.p ? host : info->host);
+}
+
 static enum s3p_result admin_handler(s3p_request *r)
 {
     s3p_request_info info;
 
     proxy->request_info(r, &info);
     const struct endpoint *e = endpoint_find(&info);
+    if (!str_is(info.method, "GET") && !str_is(info.method, "HEAD") && is_of_another_site(r, &info)) {
+        answer_error(r, 403, "AccessDenied", "This was asked for by a page of another site.");
+        return S3P_OK;
+    }
     if (!e) {
         answer_error(r, 404, "NoSuchKey",
                      "There is no such admin endpoint; the route's own path lists those there are.");

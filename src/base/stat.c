@@ -90,7 +90,7 @@ void hist_subtract(struct hist_sum *from, const struct hist_sum *what)
 uint64_t hist_at_most(const struct hist_sum *s, uint64_t value)
 {
     uint64_t n = 0;
-    if (value >= s->max) return s->count;
+    /* Not "all of them" from max on: of the same values it would be fewer once a larger one came. */
     for (unsigned i = 0; i < HIST_BUCKETS; i++) {
         uint64_t low, width;
         bucket_bounds(i, &low, &width);

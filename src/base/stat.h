@@ -34,7 +34,7 @@ uint64_t hist_quantile(const struct hist_sum *s, double q);
 /* from -= what, a copy of the same histograms taken earlier. The largest value since is not known exactly: max becomes the
  * top of the highest bucket that is left, at most what it was. */
 void hist_subtract(struct hist_sum *from, const struct hist_sum *what);
-/* How many values are at most `value`, interpolated inside its bucket. */
+/* How many values are at most `value`, interpolated inside its bucket. Never fewer after more were added. */
 uint64_t hist_at_most(const struct hist_sum *s, uint64_t value);
 
 #endif

@@ -192,12 +192,19 @@ bool slice_wait(struct slice *s, uint32_t want, struct waiter *w);
 bool object_pin(struct object *o);
 bool object_pinned(const struct object *o);
 
-/* ---- looking around. READY objects of one shard (0 .. cache_shards() - 1) whose base begins with one of the prefixes and
- * whose name is above *after (NULL: all), by rising name: an array of references for cache_list_free. Objects of one base
- * share their name. ERR_NOMEM. */
+/* Somebody asked for this object to be there: its slices, and those that come until object_want(o, 0), displace those that
+ * nobody asked for, or whose batch (1.., a serial number that may wrap) is an earlier one. See evict.h. */
+void object_want(struct object *o, uint16_t batch);
+/* Bytes so far of slices of a batch that had to make room. The batches of one time should differ in their lower 8 bits. */
+uint64_t cache_displaced(const struct cache *c, uint16_t batch);
+
+/* ---- looking around. READY objects of one shard (0 .. cache_shards() - 1) whose base begins with one of the prefixes, by
+ * rising name from *from on (0: from the start), which moves behind what was looked at: an array of references for
+ * cache_list_free. At most max (1..), or as many as have one base and so one name; fewer, even none, where few match: it
+ * takes no longer than some milliseconds. *end: there are no more. ERR_NOMEM. */
 unsigned cache_shards(void);
-enum err cache_list(struct cache *c, unsigned shard, const struct str *prefixes, unsigned nprefixes, const uint64_t *after,
-                    struct object ***out, size_t *n);
+enum err cache_list(struct cache *c, unsigned shard, const struct str *prefixes, unsigned nprefixes, uint64_t *from, size_t max,
+                    struct object ***out, size_t *n, bool *end);
 void cache_list_free(struct object **all, size_t n);
 uint64_t object_name(const struct object *o);
 struct str object_key_variant(const struct object *o);

@@ -509,6 +509,28 @@ static void room_learn_locked(struct evict *e)
     window_settle_locked(e);
 }
 
+static bool is_wanted_more(const struct evict_entry *a, const struct evict_entry *b)
+{
+    uint16_t x = atomic_load_explicit(&a->wanted, memory_order_relaxed);
+    uint16_t y = atomic_load_explicit(&b->wanted, memory_order_relaxed);
+    return x && (!y || before(y, x));
+}
+
+/* One of main that was not asked for, or earlier: main's victim may well be one of those that just came, as nobody has used
+ * them yet, while what they are to displace is protected. NULL: none among the oldest. */
+static struct evict_entry *main_unwanted_locked(const struct evict *e, const struct evict_entry *candidate)
+{
+    for (unsigned area = AREA_PROBATION; area <= AREA_PROTECTED; area++) {
+        const struct list *head = &e->queue[area].list;
+        unsigned looks = 0;
+        for (struct list *l = head->next; l != head && looks < LOOKS_MAX / 2; l = l->next, looks++) {
+            struct evict_entry *n = container_of(l, struct evict_entry, link);
+            if (is_wanted_more(candidate, n)) return n;
+        }
+    }
+    return NULL;
+}
+
 /* Who has to go next, decided by the contest; NULL when nothing is left. */
 static struct evict_entry *victim_choose_locked(struct evict *e, const struct pass *p, bool *rejected)
 {
@@ -521,7 +543,12 @@ static struct evict_entry *victim_choose_locked(struct evict *e, const struct pa
         candidate = window_candidate_locked(e);
     victim = main_victim_locked(e, &dead);
     if (!candidate) return victim ? victim : window_candidate_locked(e);
-    if (victim && (dead || count_of(e, candidate->hash) >= count_of(e, victim->hash) + MARGIN)) return victim;
+    if (victim && !dead && atomic_load_explicit(&candidate->wanted, memory_order_relaxed) && !is_wanted_more(candidate, victim)) {
+        struct evict_entry *other = main_unwanted_locked(e, candidate);
+        if (other) return other;
+    }
+    if (victim && (dead || is_wanted_more(candidate, victim) ||
+                   count_of(e, candidate->hash) >= count_of(e, victim->hash) + MARGIN)) return victim;
     *rejected = true;
     return candidate;
 }

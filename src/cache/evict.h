@@ -6,6 +6,9 @@
  * entry; order is worked out when something must go (second chance instead of list moves). Everything else needs the
  * policy's own mutex, taken inside.
  *
+ * What was asked for to be there (`wanted`) wins against what was not, or what was asked for earlier, whatever the counts;
+ * among those asked for together, and against whatever comes later unasked, counts decide.
+ *
  * Residents that stop being hit (a job ended, the popular set moved) are noticed and replaced at once, without margin.
  *
  * The policy never frees: it names victims through a callback, which may refuse (entry in use). */
@@ -26,6 +29,7 @@ struct evict_entry {
     uint8_t area;            /* 0 = not in the policy */
     _Atomic uint8_t used;    /* touched since last looked at: when (0 = not) */
     _Atomic uint16_t born;   /* when it came in, or was last found to be alive */
+    _Atomic uint16_t wanted; /* the owner's: somebody asked for it to be resident; the higher, the later (0: nobody) */
 };
 /* capacity_bytes: memory managed; unit_bytes: the typical entry (slice size), for sizing the sketch. NULL when out of memory. */
 struct evict *evict_create(uint64_t capacity_bytes, uint64_t unit_bytes);

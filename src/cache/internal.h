@@ -8,6 +8,7 @@
 #define CACHE_MAGIC 0xcac4e001u
 #define OBJECT_MAGIC 0x0b1ec701u
 #define SLICE_MAGIC 0x511ce001u
+#define BATCHES 256u /* told apart at a time */
 
 struct shard {
     _Alignas(64) pthread_mutex_t lock;
@@ -26,6 +27,7 @@ struct cache {
     uint64_t capacity, max_objects_per_shard, max_bytes_per_shard;
     _Atomic uint64_t reserved_bytes, nslices, lent_bytes, pinned_bytes;
     uint64_t max_pinned_bytes;
+    _Atomic uint64_t displaced_bytes[BATCHES]; /* by object_want's batch */
     _Atomic unsigned starving;
     struct shard shards[SHARDS];
 };
@@ -46,6 +48,7 @@ struct object {
     struct list slices; /* those in the table */
     uint64_t charged; /* to the shard while indexed */
     uint64_t pin_charged; /* of it, to what is pinned */
+    uint16_t wanted; /* for slices that come, see evict.h */
     bool validating, once;
     bool single_use; /* set before anybody else sees it */
     struct object *replaces; /* a successor's predecessor, until published */

@@ -18,6 +18,13 @@ struct victims {
     struct list dead;
 };
 
+/* It makes room, though somebody may have asked for it to be there. */
+static void slice_displaced(struct slice *s)
+{
+    uint16_t batch = atomic_load_explicit(&s->entry.wanted, memory_order_relaxed);
+    if (batch) atomic_fetch_add_explicit(&s->cache->displaced_bytes[batch % BATCHES], s->length, memory_order_relaxed);
+}
+
 /* The policy's mutex is held: the shard's lock is only tried (see cache.h, lock order). */
 static bool slice_try_evict(void *arg, struct evict_entry *n)
 {
@@ -28,6 +35,7 @@ static bool slice_try_evict(void *arg, struct evict_entry *n)
     if (pthread_mutex_trylock(&s->shard->lock) != 0) return false;
     if (s->linked && atomic_load(&s->refs) == 1) {
         s->in_policy = false; /* the policy unlinks it itself when we say so */
+        slice_displaced(s);
         slice_unlink_locked(s, &v->dead);
         gone = true;
     }
@@ -60,6 +68,7 @@ static uint64_t slice_drop_sparse(struct cache *c)
         pthread_mutex_lock(&s->shard->lock);
         if (s->linked && !s->pinned && atomic_load(&s->state) == SLICE_READY && atomic_load(&s->refs) == 2) {
             freed += s->extent.charge;
+            slice_displaced(s);
             slice_unlink_locked(s, &dead);
         }
         pthread_mutex_unlock(&s->shard->lock);
@@ -107,6 +116,7 @@ static void slice_to_policy_locked(struct slice *s)
     if (!s->linked || s->in_policy || s->pinned || atomic_load(&s->holds) || atomic_load(&s->state) != SLICE_READY) return;
     if (object_pinned(s->object) && slice_pin_locked(s)) return;
     s->in_policy = true;
+    if (s->object->wanted) atomic_store_explicit(&s->entry.wanted, s->object->wanted, memory_order_relaxed);
     evict_insert(s->cache->evict, &s->entry, s->hash, s->extent.charge);
 }
 

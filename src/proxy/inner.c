@@ -5,10 +5,11 @@
 
 #define CHUNKS 16u
 #define ROUND_BYTES (1u << 20) /* then others have their turn */
+#define PULL_BYTES (64u << 10) /* at a time by those who may not be ready for more */
 
 struct inner {
     struct exchange x;
-    struct address peer, local;
+    struct address local;
     struct hdr host;
     struct task task;
     const struct inner_events *ev;
@@ -32,7 +33,6 @@ static void inner_finish(struct inner *i, enum err why)
 
 static void inner_end(struct inner *i, enum err why)
 {
-    if (why == ERR_OK && i->ev->whole) i->ev->whole(i->arg, i->x.handler_data);
     inner_finish(i, why);
     i->ev->end(i->arg, why);
     free(i);
@@ -41,11 +41,12 @@ static void inner_end(struct inner *i, enum err why)
 /* ERR_AGAIN: there is nothing now; ERR_OK: enough for this round. */
 static enum err inner_pull(struct inner *i)
 {
+    size_t most = i->ev->ready ? PULL_BYTES : ROUND_BYTES;
     for (size_t taken = 0; taken < ROUND_BYTES;) {
         struct chunk c[CHUNKS];
         unsigned n;
         if (i->ev->ready && !i->ev->ready(i->arg)) return ERR_AGAIN;
-        enum err e = body_pull(i->body, c, CHUNKS, ROUND_BYTES - taken, &n);
+        enum err e = body_pull(i->body, c, CHUNKS, ROUND_BYTES - taken < most ? ROUND_BYTES - taken : most, &n);
         for (unsigned k = 0; k < n; k++) {
             if (!i->x.first_byte_ns) i->x.first_byte_ns = clock_ns();
             if (i->ev->data) i->ev->data(i->arg, c[k].data, c[k].len);
@@ -104,9 +105,11 @@ static void inner_reset(struct exchange *x)
 
 static const struct exchange_ops inner_ops = {inner_respond, inner_inform, inner_reset};
 
-enum err inner_get(const struct listener_ref *via, const struct address *peer, struct str host, struct str target,
-                   const struct inner_events *ev, void *arg, struct inner **out)
+enum err inner_get(const struct inner_asker *who, struct str target, const struct inner_events *ev, void *arg,
+                   struct inner **out)
 {
+    const struct listener_ref *via = who->via;
+    struct str host = who->host;
     struct inner *i = calloc(1, sizeof *i);
     struct pool *pool = i ? pool_create(via->worker->proxy->conf->request_memory_bytes + target.n + host.n) : NULL;
     struct exchange *x = &i->x;
@@ -115,12 +118,13 @@ enum err inner_get(const struct listener_ref *via, const struct address *peer, s
         free(i);
         return ERR_NOMEM;
     }
-    i->peer = i->local = *peer;
+    i->local = who->peer;
     i->ev = ev;
     i->arg = arg;
     i->host = (struct hdr){STR_LIT("Host"), pool_str(pool, host), HDR_HOST};
-    *x = (struct exchange){.ops = &inner_ops, .loop = via->worker->loop, .pool = pool, .peer = &i->peer, .local = &i->local,
-                           .listener_data = (void *)(uintptr_t)via, .proto = PROTO_H1, .inner = true, .begin_ns = clock_ns(),
+    *x = (struct exchange){.ops = &inner_ops, .loop = via->worker->loop, .pool = pool, .peer = &who->peer, .local = &i->local,
+                           .listener_data = (void *)(uintptr_t)via, .proto = PROTO_H1, .inner = true, .tls = who->tls,
+                           .tls_version = who->tls_version, .tls_client = who->tls_client, .begin_ns = clock_ns(),
                            .handler = &request_handler};
     x->req = (struct head){.method = METHOD_GET, .method_text = STR_LIT("GET"), .target = pool_str(pool, target), .minor = 1,
                            .hdrs = &i->host, .nhdrs = host.n > 0, .content_length = -1};

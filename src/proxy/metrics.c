@@ -91,7 +91,7 @@ static const struct family families[] = {
     {"origins.*.protocol.h2_refused", "origin_http2_refused_total", {"origin"}, "Streams that the origin refused."},
     {"origins.*.protocol.h2_goaways", "origin_http2_goaways_total", {"origin"}, "GOAWAY frames of the origin."},
     {"origins.*.in_flight", "origin_requests_in_flight", {"origin"}, "Requests to the origin under way."},
-    {"origins.*.window", "origin_window_requests", {"origin"}, "Parts that may be under way at once, per worker."},
+    {"origins.*.window", "origin_window_requests", {"origin"}, "Parts of one request that may be under way at once."},
     {"origins.*.first_byte_ms", "origin_first_byte_seconds", {"origin"},
      "From a request to the origin to its response's first byte."},
     {"buckets.*.gets", "bucket_gets_total", {"bucket"}, "Objects read, by bucket."},

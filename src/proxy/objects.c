@@ -8,12 +8,11 @@
 
 #include "proxy/proxy.h"
 
-#define PAGE_NS 5000000u /* after so long no further shard is begun */
+#define PAGE_NS 5000000u /* after so long no more is looked for */
 
 struct place {
     unsigned cache, shard;
-    uint64_t name;
-    bool inside; /* behind name in that shard; else at its beginning */
+    uint64_t from; /* names of that shard, see cache_list */
 };
 
 struct page {
@@ -23,10 +22,15 @@ struct page {
     struct place at;
 };
 
+static void token_write(const struct place *at, char out[64])
+{
+    snprintf(out, 64, "%u.%u.%llx", at->cache, at->shard, (unsigned long long)at->from);
+}
+
 static bool token_read(struct str token, struct place *at)
 {
-    char text[64];
-    unsigned long long name;
+    char text[64], again[64];
+    unsigned long long from;
     int end = 0;
 
     *at = (struct place){0};
@@ -34,10 +38,10 @@ static bool token_read(struct str token, struct place *at)
     if (token.n >= sizeof text) return false;
     memcpy(text, token.p, token.n);
     text[token.n] = '\0';
-    if (sscanf(text, "%4u.%4u.%16llx%n", &at->cache, &at->shard, &name, &end) != 3 || (size_t)end != token.n) return false;
-    at->name = name;
-    at->inside = true;
-    return at->shard < cache_shards();
+    if (sscanf(text, "%4u.%4u.%16llx%n", &at->cache, &at->shard, &from, &end) != 3 || (size_t)end != token.n) return false;
+    at->from = from;
+    token_write(at, again);
+    return at->shard < cache_shards() && strcmp(text, again) == 0; /* sscanf is generous */
 }
 
 /* "/bucket/key" as the URI that the other endpoints take; a name that is no UTF-8 as a path with escapes. */
@@ -119,55 +123,40 @@ static bool page_add(struct page *g, struct object *o)
     return json_array_append_new(g->list, item) == 0;
 }
 
-/* Those of one shard, as far as there is room; objects of one name stay on one page. */
+/* Some of one shard, as far as there is room. */
 static enum err page_shard(struct page *g, const struct str *prefixes, unsigned n)
 {
     struct object **all;
-    size_t count, i;
-    enum err e = cache_list(g->proxy->caches[g->at.cache], g->at.shard, prefixes, n, g->at.inside ? &g->at.name : NULL, &all, &count);
+    size_t count, room = (size_t)g->max - json_array_size(g->list);
+    bool end;
+    enum err e = cache_list(g->proxy->caches[g->at.cache], g->at.shard, prefixes, n, &g->at.from, room, &all, &count, &end);
 
     if (e != ERR_OK) return e;
-    for (i = 0; i < count && e == ERR_OK; i++) {
-        bool same = i && object_name(all[i]) == object_name(all[i - 1]);
-        if (json_array_size(g->list) >= g->max && !same) break;
+    for (size_t i = 0; i < count && e == ERR_OK; i++)
         if (!page_add(g, all[i])) e = ERR_NOMEM;
-        g->at.name = object_name(all[i]);
-        g->at.inside = true;
-    }
-    if (i == count) {
-        g->at.shard++;
-        g->at.inside = false;
-    }
     cache_list_free(all, count);
+    if (end) g->at = (struct place){g->at.cache, g->at.shard + 1, 0};
+    if (g->at.shard == cache_shards()) g->at = (struct place){g->at.cache + 1, 0, 0};
     return e;
 }
 
 static enum err page_fill(struct page *g, const struct str *prefixes, unsigned n)
 {
     uint64_t began = clock_ns();
+    enum err e = ERR_OK;
 
-    for (; g->at.cache < g->proxy->conf->ncaches; g->at.cache++, g->at.shard = 0, g->at.inside = false) {
-        while (g->at.shard < cache_shards()) {
-            enum err e = page_shard(g, prefixes, n);
-            if (e != ERR_OK) return e;
-            if (json_array_size(g->list) >= g->max || clock_ns() - began > PAGE_NS) return ERR_OK;
-        }
-    }
-    return ERR_OK;
+    while (e == ERR_OK && g->at.cache < g->proxy->conf->ncaches && json_array_size(g->list) < g->max &&
+           clock_ns() - began < PAGE_NS)
+        e = page_shard(g, prefixes, n);
+    return e;
 }
 
 static json_t *token_json(const struct page *g)
 {
-    struct place at = g->at;
     char text[64];
 
-    if (at.cache < g->proxy->conf->ncaches && at.shard == cache_shards()) at = (struct place){.cache = at.cache + 1};
-    if (at.cache >= g->proxy->conf->ncaches) return json_null();
-    if (!at.inside && at.shard == 0 && at.cache == 0) return json_null();
-    /* The beginning of a shard is behind the last name of the one before. */
-    if (!at.inside && at.shard == 0) at = (struct place){at.cache - 1, cache_shards() - 1, UINT64_MAX, true};
-    else if (!at.inside) at = (struct place){at.cache, at.shard - 1, UINT64_MAX, true};
-    snprintf(text, sizeof text, "%u.%u.%llx", at.cache, at.shard, (unsigned long long)at.name);
+    if (g->at.cache >= g->proxy->conf->ncaches) return json_null();
+    token_write(&g->at, text);
     return json_string(text);
 }
 

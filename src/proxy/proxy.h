@@ -42,6 +42,7 @@ enum cache_result {
 struct str cache_result_text(enum cache_result r);
 
 struct bucket_stats;
+struct bucket_names;
 /* Written by the worker only. */
 struct worker_stats {
     stat_t accepted, requests, in_flight, sent_bytes, received_bytes, saved_bytes, restarts, shed;
@@ -74,6 +75,7 @@ struct proxy {
     struct modules *modules;
     struct marks *marks;
     struct warm_jobs *warm_jobs;
+    struct bucket_names *bucket_names;
     uint64_t started_ms;
     _Atomic uint64_t connections, tls_connections, handshakes, memory_bytes;
     _Atomic bool ready, draining, joined;
@@ -106,7 +108,8 @@ struct worker {
     struct origin_stats *last_origin_stats;
     bool origins_gone;
     struct list discoveries, parts; /* under way */
-    struct list warm_jobs;          /* that run here */
+    struct list warm_jobs;          /* that belong here */
+    struct list warm_readings;      /* that run here, of whatever worker's jobs */
     unsigned origin_closes;         /* origin workers still closing */
     struct mail drain_mail;
     struct timer drain_timer;
@@ -366,7 +369,9 @@ enum err stats_since_json(struct proxy *p, struct str label, char **json); /* ER
 /* objects.c: a page of at most max objects below a path (as clients send it), after a token of the page before ({NULL,0}:
  * from the start). ERR_BAD_REQUEST: that is no token. */
 enum err objects_json(struct proxy *p, struct str path, uint64_t max, struct str after, char **json);
-enum err bucket_stats_create(struct bucket_stats **out);
+enum err bucket_names_create(struct bucket_names **out);
+void bucket_names_destroy(struct bucket_names *b);
+enum err bucket_stats_create(struct bucket_names *names, struct bucket_stats **out);
 void bucket_stats_destroy(struct bucket_stats *b);
 /* proven: the bucket exists. Other names get only half of the rows. */
 void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool proven, bool get, bool put, uint64_t sent, uint64_t saved);

@@ -258,13 +258,33 @@ static void request_woken_dead(struct request *r)
     meta_unref(failure);
 }
 
+/* Somebody else asked whether it had changed, and it had not: that is no new fetch. */
+static void request_refresh_again(struct request *r)
+{
+    if (++r->lookups > MAX_LOOKUPS) {
+        request_fail(r, ERR_UNAVAILABLE);
+        return;
+    }
+    meta_unref(r->meta);
+    r->meta = object_meta(r->object);
+    r->collapsed = false;
+    request_validate(r);
+}
+
 static void request_woken_ready(struct request *r)
 {
     struct meta *m = object_meta(r->object);
     const struct repr *p = repr_of(m);
     bool indexed = object_indexed(r->object), in_line = r->collapsed && r->fwd; /* for a validation, not a discovery */
 
-    if (repr_matches(&r->x->req, m) && (indexed || r->leader) && p->validated_ns >= r->x->begin_ns) {
+    if (r->refresh && in_line && indexed && !r->leader && m != r->meta) {
+        meta_unref(m);
+        request_refresh_again(r);
+        return;
+    }
+    bool replaced = r->refresh && !indexed && m == r->meta; /* however lately it was validated */
+
+    if (!replaced && repr_matches(&r->x->req, m) && (indexed || r->leader) && p->validated_ns >= r->x->begin_ns) {
         if (in_line && r->result == RESULT_NONE) r->result = p->stale ? RESULT_STALE : RESULT_REVALIDATED;
         request_serve(r);
     } else if (in_line && indexed && m == r->meta && !request_may_use(r, p)) {
@@ -436,13 +456,16 @@ static enum err request_route(struct request *r)
  * is there, is the origin's cost. */
 static bool request_cache_header(struct request *r)
 {
-    const struct hdr *h = r->handler ? NULL : head_find(&r->x->req, HDR_S3DLIO_CACHE);
+    const struct head *q = &r->x->req;
+    const struct hdr *h = r->handler ? NULL : head_find(q, HDR_S3DLIO_CACHE);
     enum cache_header may = r->route->cache_header;
+    unsigned fields = 0;
 
     if (!h) return true;
+    for (unsigned i = 0; i < q->nhdrs; i++) fields += q->hdrs[i].id == HDR_S3DLIO_CACHE;
     r->bypass = str_eq_ci(h->value, STR_LIT("bypass"));
     r->refresh = str_eq_ci(h->value, STR_LIT("refresh"));
-    if (!r->bypass && !r->refresh) {
+    if (fields > 1 || (!r->bypass && !r->refresh)) {
         r->error = ERR_BAD_REQUEST;
         respond_error(r, 400, "InvalidArgument", "Expected S3dlio-Cache to be bypass or refresh.");
         return false;

@@ -7,21 +7,54 @@
 
 #define MAX_BUCKETS 256u
 
+/* Which buckets are told apart is decided once for all workers: a name that has a row of its own keeps it, the others
+ * share "(other)". Else a name that only one worker knows would move there when others came before it, its counter would
+ * be gone, and what happened since a mark would be wrong. */
+struct bucket_names {
+    pthread_mutex_t lock;
+    unsigned n;
+    char *all[MAX_BUCKETS]; /* [0] is "(other)" */
+};
+
 /* Per worker; its mutex is contended only while somebody looks at the statistics. */
 struct bucket_row {
-    char *name;
+    const char *name; /* of the bucket_names */
     uint64_t gets, puts, sent, saved;
 };
 struct bucket_stats {
     pthread_mutex_t lock;
+    struct bucket_names *names;
     unsigned n;
     struct bucket_row rows[MAX_BUCKETS];
 };
 
-enum err bucket_stats_create(struct bucket_stats **out)
+enum err bucket_names_create(struct bucket_names **out)
+{
+    struct bucket_names *b = calloc(1, sizeof *b);
+    if (b) b->all[0] = strdup("(other)");
+    if (!b || !b->all[0]) {
+        free(b);
+        return ERR_NOMEM;
+    }
+    b->n = 1;
+    pthread_mutex_init(&b->lock, NULL);
+    *out = b;
+    return ERR_OK;
+}
+
+void bucket_names_destroy(struct bucket_names *b)
+{
+    if (!b) return;
+    for (unsigned i = 0; i < b->n; i++) free(b->all[i]);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+enum err bucket_stats_create(struct bucket_names *names, struct bucket_stats **out)
 {
     *out = calloc(1, sizeof **out);
     if (!*out) return ERR_NOMEM;
+    (*out)->names = names;
     pthread_mutex_init(&(*out)->lock, NULL);
     return ERR_OK;
 }
@@ -29,36 +62,53 @@ enum err bucket_stats_create(struct bucket_stats **out)
 void bucket_stats_destroy(struct bucket_stats *b)
 {
     if (!b) return;
-    for (unsigned i = 0; i < b->n; i++) free(b->rows[i].name);
     pthread_mutex_destroy(&b->lock);
     free(b);
 }
 
-/* The row of a name; what does not fit into `most` rows shares the row "(other)". */
+/* Names come out of clients' paths; JSON and Prometheus want text. */
+static bool bucket_is_text(struct str name)
+{
+    json_t *v;
+    for (size_t i = 0; i < name.n; i++)
+        if ((unsigned char)name.p[i] < 0x20 || name.p[i] == 0x7f) return false;
+    v = json_stringn(name.p, name.n); /* NULL: no UTF-8 */
+    json_decref(v);
+    return v != NULL;
+}
+
+/* The name to count under, for good; at most `most` are told apart. */
+static const char *bucket_name(struct bucket_names *b, struct str name, unsigned most)
+{
+    const char *found = NULL;
+
+    pthread_mutex_lock(&b->lock);
+    for (unsigned i = 0; i < b->n && !found; i++)
+        if (str_eq(str_c(b->all[i]), name)) found = b->all[i];
+    if (!found && b->n < most && bucket_is_text(name) && (b->all[b->n] = str_dup(name)) != NULL) found = b->all[b->n++];
+    pthread_mutex_unlock(&b->lock);
+    return found ? found : b->all[0];
+}
+
 static struct bucket_row *bucket_row(struct bucket_stats *b, struct str name, unsigned most)
 {
-    static const struct str other = STR_LIT("(other)");
-
     for (unsigned i = 0; i < b->n; i++)
         if (str_eq(str_c(b->rows[i].name), name)) return &b->rows[i];
-    if (b->n + 1 >= most && !str_eq(name, other)) return bucket_row(b, other, MAX_BUCKETS + 1);
-    struct bucket_row *row = &b->rows[b->n];
-    row->name = str_dup(name);
-    if (!row->name) return NULL;
-    b->n++;
-    return row;
+    const char *shown = bucket_name(b->names, name, most);
+    for (unsigned i = 0; i < b->n; i++)
+        if (b->rows[i].name == shown) return &b->rows[i];
+    b->rows[b->n].name = shown;
+    return &b->rows[b->n++];
 }
 
 void bucket_stats_add(struct bucket_stats *b, struct str bucket, bool proven, bool get, bool put, uint64_t sent, uint64_t saved)
 {
     pthread_mutex_lock(&b->lock);
     struct bucket_row *row = bucket_row(b, bucket, proven ? MAX_BUCKETS : MAX_BUCKETS / 2);
-    if (row) {
-        row->gets += get;
-        row->puts += put;
-        row->sent += sent;
-        row->saved += saved;
-    }
+    row->gets += get;
+    row->puts += put;
+    row->sent += sent;
+    row->saved += saved;
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -244,7 +294,7 @@ static json_t *json_origin_locked(struct snapshot *s, struct proxy *p, unsigned 
     json_object_set_new(o, "errors", errors);
     put(o, "retries", OSUM(retries));
     put(o, "slow_down", OSUM(slow_down));
-    put(hedges, "issued", 0);
+    put(hedges, "issued", 0); /* true as long as fetch.hedge can only be off */
     put(hedges, "won", 0);
     json_object_set_new(o, "hedges", hedges);
     level(conns, "open", OSUM(conn_open));
@@ -266,12 +316,10 @@ static json_t *json_origin_locked(struct snapshot *s, struct proxy *p, unsigned 
 
 static void add_bucket(json_t *all, const struct bucket_row *row)
 {
-    const char *name = json_object_get(all, row->name) || json_object_size(all) < MAX_BUCKETS ? row->name : "(other)";
-    json_t *o = json_object_get(all, name);
+    json_t *o = json_object_get(all, row->name);
     if (!o) {
         o = json_object();
-        /* Bucket names come from clients' paths: bytes that are no UTF-8 are refused by the library and left out. */
-        if (json_object_set_new(all, name, o) != 0) return;
+        if (json_object_set_new(all, row->name, o) != 0) return; /* no memory */
     }
     const struct {
         const char *name;

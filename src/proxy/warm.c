@@ -1,83 +1,25 @@
 /* warm.c - jobs that read objects into the caches: named ones, those below a prefix, or those that a manifest lists.
  *
- * A job belongs to the worker that was asked for it and runs there as inner requests (inner.h), so many at a time, with the
- * rights of whoever asked; more names are fetched (a page of the listing, lines of the manifest) while fewer than a few
- * wait. What others see of it - numbers, state - is guarded by one mutex for all jobs; the rest is the worker's alone. The
- * last limits.warm_jobs jobs are remembered; one that runs is never forgotten, so beyond that many a new one is refused.
+ * A job belongs to the worker that was asked for it. Its objects are read as inner requests (inner.h) on all workers, so
+ * many at a time, with the rights of whoever asked (warm_read.c); more names are fetched (warm_names.c) while fewer than a
+ * few wait, and what waits counts against limits.memory. What others see of a job - numbers, state - is guarded by one
+ * mutex for all jobs; the rest is its worker's alone. The last limits.warm_jobs jobs are remembered; one that runs is never
+ * forgotten, so beyond that many a new one is refused.
+ *
+ * An object is done when all of it is in the cache: what a job reads displaces what was not asked for, or what an earlier
+ * job asked for (object_want), but not what the job itself read before. What finds no room at once is a failure; what loses
+ * its place while the job runs is counted as displaced, and a job that displaces what it read on and on is ended.
  *
  *   state     | leaves it by
  *   RUNNING   | all objects read or failed -> DONE; names could not be had -> FAILED; cancel, shutdown -> CANCELLED */
 #include <jansson.h>
 #include <stdlib.h>
 
-#include "proxy/inner.h"
-#include "proxy/warm.h"
-#include "s3/listing.h"
+#include "proxy/warm_job.h"
 
-#define ERRORS_KEPT 16u
-#define NAMES_LOW 64u           /* fewer waiting: get more */
-#define NAMES_HIGH 1024u        /* so many waiting: the manifest is not read on */
-#define PAGE_BYTES (8u << 20)   /* the largest page of a listing */
-#define LINE_BYTES 8192u        /* the longest line of a manifest */
+#define NAMES_LOW 64u /* fewer waiting: get more */
 
-enum warm_state { WARM_RUNNING, WARM_DONE, WARM_FAILED, WARM_CANCELLED };
 static const char *const state_names[] = {"running", "done", "failed", "cancelled"};
-
-struct warm_error {
-    char *uri; /* NULL: of the job itself */
-    char *message;
-};
-struct name {
-    struct list link;
-    size_t n;
-    char path[]; /* encoded as clients send it */
-};
-struct reading {
-    struct list link;
-    struct job *job;
-    struct inner *inner;
-    struct name *name;
-    char message[160]; /* why it does not count; "": nothing yet */
-};
-struct job {
-    /* guarded by the lock */
-    struct list link;
-    unsigned refs;
-    char id[17];
-    enum warm_state state;
-    bool cancel;
-    uint64_t total, done, failed, bytes;
-    struct warm_error errors[ERRORS_KEPT];
-    unsigned nerrors;
-    /* immutable */
-    struct warm_jobs *jobs;
-    struct worker *worker;
-    const struct listener_ref *via;
-    struct address peer;
-    struct str host;
-    bool pin;
-    unsigned concurrency;
-    /* the worker's */
-    struct mail mail;
-    struct task task;
-    struct list worker_link;
-    struct list names;
-    unsigned nnames, nreadings;
-    struct list readings;
-    struct str prefix_bucket, prefix_key; /* decoded; of a listing */
-    char *token;
-    struct str manifest;
-    bool more;           /* names may still come */
-    struct inner *names_from;
-    struct strbuf text;  /* a page, or a line that is not whole yet */
-    bool names_failed, ended;
-    unsigned names_status;
-};
-struct warm_jobs {
-    pthread_mutex_t lock;
-    struct list list; /* oldest first */
-    uint64_t n, max;
-};
 
 enum err warm_jobs_create(uint64_t max, struct warm_jobs **out)
 {
@@ -90,20 +32,18 @@ enum err warm_jobs_create(uint64_t max, struct warm_jobs **out)
     return ERR_OK;
 }
 
-static void name_free_all(struct list *names)
+static void warm_error_free(struct warm_error *e)
 {
-    struct list *n;
-    while ((n = list_pop_front(names)) != NULL) free(container_of(n, struct name, link));
+    free(e->uri);
+    free(e->message);
 }
 
 static void job_free(struct job *j)
 {
-    for (unsigned i = 0; i < j->nerrors; i++) {
-        free(j->errors[i].uri);
-        free(j->errors[i].message);
-    }
-    name_free_all(&j->names);
-    free((char *)(uintptr_t)j->host.p);
+    for (unsigned i = 0; i < j->nerrors; i++) warm_error_free(&j->errors[i]);
+    names_free_all(j);
+    free((char *)(uintptr_t)j->asker.host.p);
+    free(j->asker.tls_client);
     free((char *)(uintptr_t)j->prefix_bucket.p);
     free((char *)(uintptr_t)j->prefix_key.p);
     free((char *)(uintptr_t)j->manifest.p);
@@ -117,6 +57,21 @@ static void job_unref_locked(struct job *j)
     if (--j->refs == 0) job_free(j);
 }
 
+void job_ref(struct job *j)
+{
+    pthread_mutex_lock(&j->jobs->lock);
+    j->refs++;
+    pthread_mutex_unlock(&j->jobs->lock);
+}
+
+void job_unref(struct job *j)
+{
+    struct warm_jobs *all = j->jobs;
+    pthread_mutex_lock(&all->lock);
+    job_unref_locked(j);
+    pthread_mutex_unlock(&all->lock);
+}
+
 void warm_jobs_destroy(struct warm_jobs *all)
 {
     struct list *n;
@@ -128,7 +83,7 @@ void warm_jobs_destroy(struct warm_jobs *all)
 
 /* ---- what others see */
 
-static void job_error(struct job *j, const char *path, const char *message)
+void job_error(struct job *j, const char *path, const char *message)
 {
     struct pool *pool = pool_create(SIZE_MAX / 2);
     struct str decoded = pool && path ? uri_decode(pool, str_c(path)) : (struct str){NULL, 0};
@@ -136,7 +91,9 @@ static void job_error(struct job *j, const char *path, const char *message)
 
     if (decoded.p && memchr(decoded.p, '\0', decoded.n) == NULL && asprintf(&uri, "s3:/" STR_FMT, STR_ARG(decoded)) < 0) uri = NULL;
     pthread_mutex_lock(&j->jobs->lock);
-    if (j->nerrors < ERRORS_KEPT && text) {
+    /* The last place is for what ends the job, however many objects failed before. */
+    if (text && j->nerrors == WARM_ERRORS_KEPT && !path) warm_error_free(&j->errors[--j->nerrors]);
+    if (text && j->nerrors < WARM_ERRORS_KEPT - (path != NULL)) {
         j->errors[j->nerrors++] = (struct warm_error){uri, text};
         uri = text = NULL;
     }
@@ -157,14 +114,16 @@ static json_t *job_json_locked(const struct job *j)
         json_object_set_new(o, "message", json_string(e->message));
         json_array_append_new(errors, o);
     }
-    return json_pack("{sssss{sIsIsI}s{sI}so}", "id", j->id, "state", state_names[j->state], "objects", "total",
-                     (json_int_t)j->total, "done", (json_int_t)j->done, "failed", (json_int_t)j->failed, "bytes", "done",
-                     (json_int_t)j->bytes, "errors", errors);
+    uint64_t ns = (j->ended_ns ? j->ended_ns : clock_ns()) - j->began_ns;
+    return json_pack("{sssssfsbs{sIsIsI}s{sIsI}so}", "id", j->id, "state", state_names[j->state], "seconds", (double)ns / 1e9,
+                     "listed", j->listed, "objects", "total", (json_int_t)j->total, "done", (json_int_t)j->done, "failed",
+                     (json_int_t)j->failed, "bytes", "done", (json_int_t)j->bytes, "displaced",
+                     (json_int_t)j->displaced, "errors", errors);
 }
 
 static char *dump(json_t *o)
 {
-    char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(o);
     return text;
 }
@@ -206,7 +165,8 @@ enum err warm_cancel(struct proxy *p, struct str id, char **json)
     struct job *j = job_find_locked(all, id);
     if (j && j->state == WARM_RUNNING && !j->cancel) {
         j->cancel = true;
-        j->state = WARM_CANCELLED; /* what is under way ends at once, and counts no more */
+        j->state = WARM_CANCELLED; /* what is under way counts no more */
+        j->ended_ns = clock_ns();
         j->refs++;
         mailbox_post_any_thread(j->worker->mailbox, &j->mail);
     }
@@ -220,24 +180,19 @@ enum err warm_cancel(struct proxy *p, struct str id, char **json)
 
 static void job_stop(struct job *j, enum warm_state state)
 {
-    struct list *n;
-
     if (j->ended) return;
     j->ended = true;
     task_cancel(&j->task);
     if (j->names_from) inner_cancel(j->names_from);
     j->names_from = NULL;
-    while ((n = list_pop_front(&j->readings)) != NULL) {
-        struct reading *g = container_of(n, struct reading, link);
-        inner_cancel(g->inner);
-        free(g->name);
-        free(g);
-    }
-    j->nreadings = 0;
-    name_free_all(&j->names);
+    readings_stop(j);
+    names_free_all(j);
     list_remove(&j->worker_link);
     pthread_mutex_lock(&j->jobs->lock);
-    if (j->state == WARM_RUNNING) j->state = state;
+    if (j->state == WARM_RUNNING) {
+        j->state = state;
+        j->ended_ns = clock_ns();
+    }
     job_unref_locked(j);
     pthread_mutex_unlock(&j->jobs->lock);
 }
@@ -245,293 +200,31 @@ static void job_stop(struct job *j, enum warm_state state)
 static void job_on_cancel(struct mail *m)
 {
     struct job *j = container_of(m, struct job, mail);
-    struct warm_jobs *all = j->jobs;
 
     job_stop(j, WARM_CANCELLED);
-    pthread_mutex_lock(&all->lock);
-    job_unref_locked(j);
-    pthread_mutex_unlock(&all->lock);
+    job_unref(j);
 }
 
 void warm_worker_stop(struct worker *w)
 {
     struct list *n;
     while ((n = list_first(&w->warm_jobs)) != NULL) job_stop(container_of(n, struct job, worker_link), WARM_CANCELLED);
+    warm_readings_drain(w);
 }
-
-/* ---- reading objects */
-
-static bool reading_head(void *arg, struct request *r)
-{
-    struct reading *g = arg;
-
-    if (r->status != 200) {
-        snprintf(g->message, sizeof g->message, "answered with status %u", r->status);
-        return r->status >= 400;
-    }
-    if (!r->object || !object_indexed(r->object)) {
-        snprintf(g->message, sizeof g->message, "%s", r->cache ? "the answer may not be stored" : "its route has no cache");
-        return false;
-    }
-    if (g->job->pin) object_pin(r->object);
-    return true;
-}
-
-/* Of slices that came while it was read, some may have found no room among the pinned. */
-static void reading_whole(void *arg, struct request *r)
-{
-    struct reading *g = arg;
-    if (g->job->pin && r->status == 200 && r->object && !object_pin(r->object))
-        snprintf(g->message, sizeof g->message, "read, but there is no room to pin all of it");
-}
-
-static void reading_data(void *arg, const uint8_t *p, size_t n)
-{
-    struct reading *g = arg;
-    struct request *r = inner_request(g->inner);
-    (void)p;
-    if (r && r->status != 200) return;
-    pthread_mutex_lock(&g->job->jobs->lock);
-    g->job->bytes += n;
-    pthread_mutex_unlock(&g->job->jobs->lock);
-}
-
-static void reading_end(void *arg, enum err why)
-{
-    struct reading *g = arg;
-    struct job *j = g->job;
-
-    if (why != ERR_OK && !g->message[0]) snprintf(g->message, sizeof g->message, "%s", err_text(why));
-    if (g->message[0]) job_error(j, g->name->path, g->message);
-    pthread_mutex_lock(&j->jobs->lock);
-    if (g->message[0]) j->failed++;
-    else j->done++;
-    pthread_mutex_unlock(&j->jobs->lock);
-    list_remove(&g->link);
-    j->nreadings--;
-    free(g->name);
-    free(g);
-    task_schedule(&j->task);
-}
-
-static const struct inner_events reading_events = {reading_head, reading_data, NULL, reading_whole, reading_end};
-
-static enum err reading_start(struct job *j)
-{
-    struct reading *g = calloc(1, sizeof *g);
-    if (!g) return ERR_NOMEM;
-    g->job = j;
-    g->name = container_of(list_pop_front(&j->names), struct name, link);
-    j->nnames--;
-    enum err e = inner_get(j->via, &j->peer, j->host, str_make(g->name->path, g->name->n), &reading_events, g, &g->inner);
-    if (e != ERR_OK) {
-        list_push_front(&j->names, &g->name->link);
-        j->nnames++;
-        free(g);
-        return e;
-    }
-    list_push_back(&j->readings, &g->link);
-    j->nreadings++;
-    return ERR_OK;
-}
-
-/* ---- names */
-
-static bool name_add(struct job *j, struct str path)
-{
-    struct name *m = malloc(sizeof *m + path.n + 1);
-    if (!m) return false;
-    m->n = path.n;
-    memcpy(m->path, path.p, path.n);
-    m->path[path.n] = '\0';
-    list_push_back(&j->names, &m->link);
-    j->nnames++;
-    pthread_mutex_lock(&j->jobs->lock);
-    j->total++;
-    pthread_mutex_unlock(&j->jobs->lock);
-    return true;
-}
-
-/* "s3://bucket/key", the key as it is, or "/bucket/key" as clients send it, to a path as clients send it. ERR_BAD_URI. */
-static enum err name_add_uri(struct job *j, struct str uri)
-{
-    struct pool *pool = pool_create(SIZE_MAX / 2);
-    struct str path = uri;
-    enum err e = ERR_OK;
-
-    if (!pool) return ERR_NOMEM;
-    if (str_starts(uri, STR_LIT("s3://"))) path = uri_encode(pool, str_make(uri.p + 4, uri.n - 4), true);
-    if (!path.p) e = ERR_NOMEM;
-    size_t slash = e == ERR_OK && path.n > 1 && path.p[0] == '/' ? str_find(str_make(path.p + 1, path.n - 1), '/') : path.n;
-    if (e == ERR_OK && (slash == 0 || slash + 2 >= path.n)) e = ERR_BAD_URI;
-    for (size_t i = 0; e == ERR_OK && i < path.n; i++)
-        if (path.p[i] <= 0x20 || path.p[i] >= 0x7f) e = ERR_BAD_URI;
-    if (e == ERR_OK && !name_add(j, path)) e = ERR_NOMEM;
-    pool_destroy(pool);
-    return e;
-}
-
-static void names_over(struct job *j, const char *failure)
-{
-    j->more = false;
-    strbuf_free(&j->text);
-    if (!failure) return;
-    j->names_failed = true;
-    job_error(j, NULL, failure);
-}
-
-static bool names_head(void *arg, struct request *r)
-{
-    struct job *j = arg;
-    j->names_status = r->status;
-    return true;
-}
-
-/* ---- names out of a listing (S3 API Reference, ListObjectsV2) */
-
-static void page_data(void *arg, const uint8_t *p, size_t n)
-{
-    struct job *j = arg;
-    strbuf_add(&j->text, p, n);
-}
-
-static bool page_add_key(void *arg, struct str key)
-{
-    struct job *j = arg;
-    struct pool *pool = pool_create(SIZE_MAX / 2);
-    struct str bucket = pool ? uri_encode(pool, j->prefix_bucket, false) : (struct str){NULL, 0};
-    struct str name = bucket.p ? uri_encode(pool, key, true) : (struct str){NULL, 0};
-    struct str path = name.p ? pool_f(pool, "/" STR_FMT "/" STR_FMT, STR_ARG(bucket), STR_ARG(name)) : name;
-    bool ok = path.p && name_add(j, path);
-    pool_destroy(pool);
-    return ok;
-}
-
-static void page_end(void *arg, enum err why)
-{
-    struct job *j = arg;
-    char message[200];
-
-    j->names_from = NULL;
-    free(j->token);
-    j->token = NULL;
-    if (why != ERR_OK || j->names_status != 200) {
-        if (why != ERR_OK) snprintf(message, sizeof message, "the listing failed: %s", err_text(why));
-        else snprintf(message, sizeof message, "the listing failed: status %u", j->names_status);
-        names_over(j, message);
-    } else {
-        enum err e = j->text.failed ? ERR_BODY_TOO_LARGE : listing_parse(strbuf_get(&j->text), page_add_key, j, &j->token);
-        if (e == ERR_NOMEM) names_over(j, err_text(e));
-        else if (e != ERR_OK) names_over(j, "the listing is not what a listing should be");
-        else if (!j->token) names_over(j, NULL);
-        strbuf_free(&j->text);
-    }
-    task_schedule(&j->task);
-}
-
-static const struct inner_events page_events = {names_head, page_data, NULL, NULL, page_end};
-
-static enum err page_start(struct job *j)
-{
-    struct pool *pool = pool_create(SIZE_MAX / 2);
-    struct str bucket = pool ? uri_encode(pool, j->prefix_bucket, false) : (struct str){NULL, 0};
-    struct str prefix = bucket.p ? uri_encode(pool, j->prefix_key, false) : bucket;
-    struct str token = prefix.p && j->token ? uri_encode(pool, str_c(j->token), false) : STR_LIT("");
-    struct str target = prefix.p && token.p
-                            ? pool_f(pool, "/" STR_FMT "?list-type=2&encoding-type=url&prefix=" STR_FMT "%s" STR_FMT,
-                                     STR_ARG(bucket), STR_ARG(prefix), j->token ? "&continuation-token=" : "", STR_ARG(token))
-                            : (struct str){NULL, 0};
-    strbuf_init(&j->text, PAGE_BYTES);
-    enum err e = target.p ? inner_get(j->via, &j->peer, j->host, target, &page_events, j, &j->names_from) : ERR_NOMEM;
-    pool_destroy(pool);
-    return e;
-}
-
-/* ---- names out of a manifest: one URI on a line; empty lines and those that begin with # do not count */
-
-static void manifest_line(struct job *j)
-{
-    struct str line = strbuf_get(&j->text);
-    char message[300];
-
-    while (line.n && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == ' ')) line.n--;
-    if (!j->text.failed && (line.n == 0 || line.p[0] == '#')) return;
-    enum err e = j->text.failed ? ERR_URI_TOO_LONG : name_add_uri(j, line);
-    if (e == ERR_OK) return;
-    int shown = line.n < 100 ? (int)line.n : 100;
-    snprintf(message, sizeof message, "in the manifest: %s: expected s3://bucket/key or /bucket/key, got '%.*s'", err_text(e),
-             shown, line.p ? line.p : "");
-    for (char *c = message; *c; c++)
-        if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e) *c = '?';
-    job_error(j, NULL, message);
-    pthread_mutex_lock(&j->jobs->lock);
-    j->total++;
-    j->failed++;
-    pthread_mutex_unlock(&j->jobs->lock);
-}
-
-static void manifest_data(void *arg, const uint8_t *p, size_t n)
-{
-    struct job *j = arg;
-
-    if (j->names_status != 200) return;
-    while (n) {
-        const uint8_t *end = memchr(p, '\n', n);
-        size_t take = end ? (size_t)(end - p) : n;
-        strbuf_add(&j->text, p, take);
-        if (end) {
-            manifest_line(j);
-            strbuf_free(&j->text);
-            strbuf_init(&j->text, LINE_BYTES);
-            take++;
-        }
-        p += take;
-        n -= take;
-    }
-    task_schedule(&j->task);
-}
-
-static bool manifest_ready(void *arg)
-{
-    struct job *j = arg;
-    return j->nnames < NAMES_HIGH;
-}
-
-static void manifest_end(void *arg, enum err why)
-{
-    struct job *j = arg;
-    char message[200];
-
-    j->names_from = NULL;
-    if (why == ERR_OK && j->names_status == 200) {
-        manifest_line(j);
-        names_over(j, NULL);
-    } else {
-        if (why == ERR_OK) snprintf(message, sizeof message, "the manifest could not be read: status %u", j->names_status);
-        else snprintf(message, sizeof message, "the manifest could not be read: %s", err_text(why));
-        names_over(j, message);
-    }
-    task_schedule(&j->task);
-}
-
-static const struct inner_events manifest_events = {names_head, manifest_data, manifest_ready, NULL, manifest_end};
 
 /* ---- the job */
-
-static enum err names_get(struct job *j)
-{
-    if (j->manifest.p) {
-        strbuf_init(&j->text, LINE_BYTES);
-        return inner_get(j->via, &j->peer, j->host, j->manifest, &manifest_events, j, &j->names_from);
-    }
-    return page_start(j);
-}
 
 static void job_step(struct task *t)
 {
     struct job *j = container_of(t, struct job, task);
     enum err e = ERR_OK;
 
+    if (atomic_load(&j->worker->proxy->draining)) return; /* other workers read no more; we are told to stop soon */
+    if (j->useless) {
+        job_error(j, NULL, "ended, as what it reads displaces what it read before: the cache has no room for all of it");
+        job_stop(j, WARM_FAILED);
+        return;
+    }
     if (j->more && j->nnames < NAMES_LOW) {
         if (!j->names_from) e = names_get(j);
         else inner_resume(j->names_from);
@@ -581,9 +274,9 @@ static struct job *job_new(struct request *r, const struct warm_what *what)
     j->refs = 1;
     j->jobs = r->worker->proxy->warm_jobs;
     j->worker = r->worker;
-    j->via = r->x->listener_data;
-    j->peer = *r->x->peer;
-    j->host = copy_of(head_value(&r->x->req, HDR_HOST));
+    j->asker = (struct inner_asker){.via = r->x->listener_data, .peer = *r->x->peer, .tls = r->x->tls,
+                                    .host = copy_of(head_value(&r->x->req, HDR_HOST)), .tls_version = r->x->tls_version,
+                                    .tls_client = r->x->tls_client ? strdup(r->x->tls_client) : NULL};
     j->pin = what->pin;
     j->concurrency = what->concurrency;
     j->mail.fn = job_on_cancel;
@@ -596,18 +289,19 @@ static struct job *job_new(struct request *r, const struct warm_what *what)
     return j;
 }
 
-static enum err job_fill(struct job *j, const struct warm_what *what)
+static enum err job_fill(struct job *j, const struct request *r, const struct warm_what *what)
 {
-    enum err e = j->host.p ? ERR_OK : ERR_NOMEM;
+    enum err e = j->asker.host.p && (!r->x->tls_client || j->asker.tls_client) ? ERR_OK : ERR_NOMEM;
 
     for (size_t i = 0; e == ERR_OK && i < what->npaths; i++)
-        if (!name_add(j, what->paths[i])) e = ERR_NOMEM;
+        if (!name_add(j, what->paths[i])) e = ERR_OVERLOAD;
     if (e == ERR_OK && what->prefix.n) e = job_set_prefix(j, what->prefix);
     if (e == ERR_OK && what->manifest.n) {
         j->manifest = copy_of(what->manifest);
         j->more = true;
         if (!j->manifest.p) e = ERR_NOMEM;
     }
+    j->listed = !j->more;
     return e;
 }
 
@@ -630,7 +324,7 @@ enum err warm_start(struct request *r, const struct warm_what *what, char **json
 {
     struct warm_jobs *all = r->worker->proxy->warm_jobs;
     struct job *j = r->worker->draining ? NULL : job_new(r, what);
-    enum err e = j ? job_fill(j, what) : r->worker->draining ? ERR_OVERLOAD : ERR_NOMEM;
+    enum err e = j ? job_fill(j, r, what) : r->worker->draining ? ERR_OVERLOAD : ERR_NOMEM;
 
     if (e == ERR_OK && asprintf(json, "{\"id\": \"%s\"}\n", j->id) < 0) {
         *json = NULL;
@@ -641,6 +335,10 @@ enum err warm_start(struct request *r, const struct warm_what *what, char **json
         if (jobs_make_room_locked(all)) {
             list_push_back(&all->list, &j->link);
             all->n++;
+            if (++all->batches == 0) all->batches = 1;
+            j->batch = all->batches;
+            j->displaced_before = warm_displaced(r->worker->proxy, j->batch);
+            j->began_ns = clock_ns();
             j->refs++; /* the list's; the other is the worker's until it stops */
         } else {
             e = ERR_OVERLOAD;

@@ -139,12 +139,13 @@ static enum err worker_create(struct proxy *p, unsigned index, char *msg, size_t
     list_init(&w->discoveries);
     list_init(&w->parts);
     list_init(&w->warm_jobs);
+    list_init(&w->warm_readings);
     w->origins = calloc(c->norigins + 1, sizeof(void *));
     w->windows = calloc(c->norigins + 1, sizeof *w->windows);
     w->budgets = calloc(c->norigins + 1, sizeof *w->budgets);
     w->module_data = calloc(modules_count(p->modules) + 1, sizeof(void *));
     w->last_origin_stats = calloc(c->norigins + 1, sizeof *w->last_origin_stats);
-    if (!w->origins || !w->windows || !w->budgets || !w->module_data || !w->last_origin_stats || bucket_stats_create(&w->buckets) != ERR_OK ||
+    if (!w->origins || !w->windows || !w->budgets || !w->module_data || !w->last_origin_stats || bucket_stats_create(p->bucket_names, &w->buckets) != ERR_OK ||
         loop_create(&w->loop) != ERR_OK || mailbox_create(w->loop, &w->mailbox) != ERR_OK) {
         snprintf(msg, n, "out of memory or descriptors for worker %u", index);
         return ERR_NOMEM;
@@ -246,7 +247,8 @@ enum err proxy_create(struct conf *c, struct proxy **out, char *msg, size_t n)
     snprintf(msg, n, "out of memory");
     if (pthread_barrier_init(&p->opened, NULL, p->nworkers + 1) != 0) return ERR_NOMEM;
     if (!p->workers || !p->caches || !p->origins || !p->health || disk_create(DISK_THREADS, &p->disk) != ERR_OK) return ERR_NOMEM;
-    if (marks_create(c->max_marks, &p->marks) != ERR_OK || warm_jobs_create(c->max_warm_jobs, &p->warm_jobs) != ERR_OK)
+    if (marks_create(c->max_marks, &p->marks) != ERR_OK || warm_jobs_create(c->max_warm_jobs, &p->warm_jobs) != ERR_OK ||
+        bucket_names_create(&p->bucket_names) != ERR_OK)
         return ERR_NOMEM;
     char why[512] = "";
     for (unsigned i = 0; e == ERR_OK && i < c->ncaches; i++) {
@@ -332,6 +334,7 @@ void proxy_destroy(struct proxy *p)
         if (p->caches[i]) cache_destroy(p->caches[i]);
     marks_destroy(p->marks);
     warm_jobs_destroy(p->warm_jobs);
+    bucket_names_destroy(p->bucket_names);
     pthread_barrier_destroy(&p->opened);
     free(p->workers);
     free(p->caches);

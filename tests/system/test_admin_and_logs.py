@@ -30,13 +30,49 @@ def test_stats_is_one_json_object_with_the_promised_fields(http):
                  "caches.main.hit_ratio", "caches.main.byte_hit_ratio", "caches.main.coalesced", "origins.o.requests",
                  "origins.o.bytes", "origins.o.errors", "origins.o.retries", "origins.o.slow_down",
                  "origins.o.connections.open", "origins.o.connections.idle", "origins.o.connections.created",
-                 "origins.o.connections.reused", "origins.o.in_flight", "origins.o.first_byte_ms.p50", "buckets"):
+                 "origins.o.connections.reused", "origins.o.in_flight", "origins.o.first_byte_ms.p50", "buckets",
+                 "connections.tls", "origins.o.hedges.issued", "origins.o.hedges.won", "origins.o.window"):
         at = s
         for k in path.split("."):
             assert k in at, "%s is missing in %s" % (path, json.dumps(s)[:2000])
             at = at[k]
     r = p.get("/_s3dlio/stats")
     assert r.get("content-type") == "application/json"
+
+
+def test_numbers_of_stats_are_the_sums_of_what_happened(start, origin):
+    """All of DESIGN's that can be known exactly, over both workers."""
+    p = start({"type": "http", "endpoint": origin.url, "http2": "off"}, cache={"slice_size": "64KiB"})
+    sizes = {"/a/k%d" % i: 10000 * i for i in range(1, 9)}
+    for path, size in sizes.items():
+        origin.put(path, size)
+    before = p.stats()
+    for path, size in list(sizes.items()) * 3:
+        p.get_checked(path, size)
+    p.get("/b/none")
+    for i in range(3):
+        assert p.fetch("PUT", "/b/put%d" % i, body=b"x" * 700).status == 200
+    origin.settle()
+    net.wait_until("all are counted", lambda: p.stats()["requests"]["methods"]["PUT"] == 3 and
+                   sum(b["gets"] for b in p.stats()["buckets"].values()) == 25)
+    s, whole = p.stats(), sum(sizes.values())
+    assert s["requests"]["cache"] == {"hit": 16, "partial": 0, "miss": 9, "revalidated": 0, "stale": 0,
+                                      "bypass": s["requests"]["cache"]["bypass"]}
+    assert s["requests"]["statuses"]["4xx"] == 1 and s["requests"]["statuses"]["2xx"] >= 27
+    assert s["requests"]["methods"]["GET"] - before["requests"]["methods"]["GET"] >= 25
+    assert s["buckets"]["a"] == {"gets": 24, "puts": 0, "bytes_sent": 3 * whole, "bytes_saved": 2 * whole}
+    assert (s["buckets"]["b"]["gets"], s["buckets"]["b"]["puts"]) == (1, 3)
+    assert s["bytes"]["received"] == 2100 and s["bytes"]["saved"] == 2 * whole
+    o, missing = s["origins"]["o"], next(r for r in origin.log("/b/none"))
+    assert o["requests"] == origin.count() == 12 and o["bytes_sent"] == 2100
+    assert o["bytes"] == s["bytes"]["origin_received"] >= whole + missing.sent
+    assert o["connections"]["created"] == origin.connections == 12 - o["connections"]["reused"]
+    assert o["in_flight"] == 0 and o["connections"]["open"] == o["connections"]["idle"] and o["window"] == 16
+    assert not any(o["errors"].values()) and o["retries"] == o["slow_down"] == 0 and o["hedges"] == {"issued": 0, "won": 0}
+    c = s["caches"]["main"]
+    assert c["memory"]["objects"] == 8 and c["memory"]["slices"] == sum((n + 65535) // 65536 for n in sizes.values())
+    assert c["hit_ratio"] == pytest.approx(16 / 24, abs=0.03) and c["byte_hit_ratio"] == pytest.approx(2 / 3, abs=0.001)
+    assert whole <= c["memory"]["used"] <= c["memory"]["capacity"] and c["memory"]["evictions"] == 0
 
 
 def test_admin_is_only_for_those_it_allows(start, origin):
@@ -106,6 +142,27 @@ def test_bad_purges_are_refused_and_purge_nothing(four, body):
     assert len(kept(four)) == 4
 
 
+@pytest.mark.parametrize("path", ["purge", "warm", "mark"])
+def test_hostile_json_is_refused(four, path):
+    for body in (b'{"uri": "/a/x/1", "uri": "/a/x/1"}', b'{"prefix": "/a\\u0000"}', b'{"prefix": "/a/\xff"}', b'{"all": 1e999}',
+                 b'{"all": 99999999999999999999999}', b'\xef\xbb\xbf{"all": true}', b'{"all": true} x', b'{"all": true, }', b"{" * 3000,
+                 b"[" * 60000, b'{"a":' * 5000, b'"' + b"a" * 60000, b"{'all': true}", b"\0", b'{"all": true\0}', b"nul", b"true", b"5"):
+        r = four.fetch("POST", "/_s3dlio/" + path, body=body)
+        assert r.status == 400 and b"<Code>Invalid" in r.body, (body[:50], r)
+    assert len(kept(four)) == 4 and json.loads(four.get("/_s3dlio/warm").body) == {"jobs": []}
+
+
+def test_a_page_of_another_site_in_somebodys_browser_changes_nothing(four):
+    for fields in ({"Origin": "https://elsewhere.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+                   {"Origin": "http://127.0.0.1:1"}):
+        for method, path in (("POST", "purge"), ("POST", "warm"), ("POST", "mark"), ("DELETE", "warm/x")):
+            r = four.fetch(method, "/_s3dlio/" + path, {**fields, "Content-Type": "text/plain"}, b'{"all": true}')
+            assert r.status == 403 and b"<Code>AccessDenied</Code>" in r.body
+        assert four.get("/_s3dlio/health", fields).status == 200
+    assert len(kept(four)) == 4
+    assert four.fetch("POST", "/_s3dlio/purge", {"Sec-Fetch-Site": "same-origin"}, b'{"all": true}').status == 200
+
+
 def test_purge_while_a_fill_is_under_way(http, origin):
     p = http(cache={"slice_size": "64KiB"}, o={"fetch": {"part_size": "256KiB"}})
     origin.put("/b/k", 4 * MIB)
@@ -129,6 +186,16 @@ def test_config_output_is_the_effective_one_without_secrets(http):
     p = http()
     r = p.get("/_s3dlio/config")
     assert r.status == 200 and b"slice_size" in r.body and b"max_in_flight" in r.body
+
+
+def test_config_output_masks_what_came_out_of_the_environment(start, origin):
+    secrets = {"S3P_TEST_KEY": "AKIAOUTOFENV", "S3P_TEST_SECRET": "secretoutofenv", "S3P_TEST_TOKEN": "tokenoutofenv"}
+    p = start({"type": "s3", "endpoint": origin.url, "region": "${S3P_TEST_REGION:-eu-test-9}", "credentials": {
+        "source": "static", "access_key": "${S3P_TEST_KEY}", "secret_key": "${S3P_TEST_SECRET}",
+        "session_token": "pre-${S3P_TEST_TOKEN:-defaulttoken}"}}, env=secrets)
+    text = p.get("/_s3dlio/config").body.decode()
+    assert "eu-test-9" in text and text.count("********") == 3
+    assert not any(v in text + p.stderr() for v in [*secrets.values(), "defaulttoken", "pre-"])
 
 
 # access log

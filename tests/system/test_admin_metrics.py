@@ -171,6 +171,75 @@ def test_promtool_accepts_the_metrics(http, origin):
     tool = promtool()
     p = http()
     origin.put("/b/k", 10)
-    p.get("/b/k")
+    for path in ("/b/k", '/a"b/k', "/a\\c/k", "/%FF/k"):
+        p.get(path)
+    net.wait_until("all are counted", lambda: len(p.stats()["buckets"]) == 4)
     done = subprocess.run([tool, "check", "metrics"], input=p.get("/_s3dlio/metrics").body, capture_output=True, timeout=60)
     assert done.returncode == 0 and not done.stderr and not done.stdout, done
+
+
+def test_so_many_buckets_are_told_apart_whoever_asks(http, origin):
+    """Of both workers together, and for good: a bucket that has a row keeps it, or counters would fall."""
+    p = http(workers=2)
+    strange = ['a"b', "a\\c", "a%0Ad", "%C3%BC", "%FF%FE", "a%00b", "(other)", "{}"]
+    for name in strange:
+        origin.put("/%s/k" % name, 10)
+        p.get("/%s/k" % name)
+    for i in range(120):
+        origin.put("/early%d/k" % i, 10)
+    for i in range(300):
+        origin.put("/late%d/k" % i, 10)
+    for turn in range(3):
+        for i in range(120):   # on connections of their own: some come to one worker only
+            p.get("/early%d/k" % i)
+
+    def total(s):
+        return sum(b["gets"] for b in s["buckets"].values())
+    net.wait_until("all are counted", lambda: total(p.stats()) == 8 + 360)
+    early = {n for n in p.stats()["buckets"] if n.startswith("early")}
+    mark(p, "m")
+    for i in range(300):
+        p.get("/late%d/k" % i)
+    for i in range(120):
+        p.get("/early%d/k" % i)
+    net.wait_until("all are counted", lambda: total(p.stats()) == 8 + 360 + 300 + 120)
+    s, whole = since(p, "m"), p.stats()
+    assert len(whole["buckets"]) <= 256 and early <= set(whole["buckets"])
+    assert total(s) == 420 and s["buckets"]["(other)"]["gets"] == 300 - (255 - 7 - 120)
+    assert all(s["buckets"][n]["gets"] == 1 for n in early) and len(early) == 120
+    assert {'a"b', "a\\c"} <= set(whole["buckets"]) and whole["buckets"]["(other)"]["gets"] == 1 + 300 - (255 - 7 - 120)
+    series = [x for f in families(p).values() for x in f.samples if "bucket" in x.labels]
+    assert len(series) <= 4 * 256 and {'a"b', "a\\c", "(other)"} <= {x.labels["bucket"] for x in series}
+
+
+def test_percentiles_since_a_mark_are_of_what_came_since(http, origin):
+    p = http()
+    origin.put("/b/k", 10)
+    origin.on(path="/b/slow", delay=0.4, status=404, body=b"")
+    p.get("/b/k")
+    for _ in range(3):
+        p.get("/b/slow")
+    net.wait_until("all are counted", lambda: p.stats()["requests"]["statuses"]["4xx"] == 3)
+    mark(p, "m")
+    for _ in range(20):
+        p.get("/b/k")
+    settle(p, 24)
+    whole, s = p.stats()["latency_ms"]["total"], since(p, "m")["latency_ms"]["total"]
+    assert whole["max"] >= 390 and s["max"] < whole["max"] and s["p50"] <= s["p90"] <= s["p99"] <= s["p999"] <= s["max"]
+    assert s["p50"] < 390 * net.SLOW
+
+
+def test_counters_and_histograms_never_fall(http, origin):
+    p = http()
+    origin.put("/b/k", 1000)
+    origin.on(path="/b/slow", delay=0.3)
+    last = {}
+    for turn in range(15):
+        p.get("/b/k" if turn % 5 else "/b/slow?%d" % turn)
+        for f in families(p).values():
+            if f.type == "gauge":
+                continue
+            for x in f.samples:
+                key = x.name, tuple(sorted(x.labels.items()))
+                assert x.value >= last.get(key, 0), key
+                last[key] = x.value

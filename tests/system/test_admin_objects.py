@@ -108,3 +108,23 @@ def test_several_versions_of_a_key_and_their_queries(http, origin):
     net.wait_until("it is there", lambda: found)
     assert {o["uri"] for o in found} == {"s3://b/k"}
     assert [o.get("query") for o in found].count(None) == 1
+
+
+@pytest.mark.parametrize("token", ["+0.0.0", "-1.0.0", "0.0.-1", "0.0.0 ", " 0.0.0", "00.0.0", "0.0.0x0", "0.0.0%00"])
+def test_only_tokens_that_were_given_are_taken(http, token):
+    p = http()
+    assert p.get("/_s3dlio/objects?after=" + token.replace("+", "%2B").replace(" ", "%20")).status == 400
+
+
+def test_hostile_questions_have_an_answer(http, origin):
+    p = http()
+    origin.put("/b/k", 10)
+    p.get("/b/k")
+    for query in ("prefix=/b/%25zz", "prefix=/b/%00", "prefix=/b/%ff%fe", "prefix=s3://b/%25", "prefix=/" + "x" * 7000, "&&=&=&prefix&max",
+                  "prefix=%2Fb%2F%25", "prefix=/b/k%00", "prefix=/b/%6B%3Fx"):
+        r = p.get("/_s3dlio/objects?" + query)
+        assert r.status == 200 and isinstance(json.loads(r.body)["objects"], list), query
+    for query in ("max=1e3", "max=%00", "max=0x10", "max=5%00", "max=-1", "prefix=s3:///b", "prefix=%00"):
+        assert p.get("/_s3dlio/objects?" + query).status == 400, query
+    for query in ("since=%00", "since=" + "x" * 7000, "since=%ff", "since"):
+        assert p.get("/_s3dlio/stats?" + query).status in (200, 404), query

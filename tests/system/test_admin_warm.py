@@ -41,8 +41,9 @@ def test_named_objects_are_there_afterwards(http, origin):
     origin.put("/b/a%20b", 10)
     id_ = warm(p, uris=["s3://b/k0", "/b/k1", "s3://b/k2", "s3://b/k3", "s3://b/a b"])
     j = ended(p, id_)
-    assert j == {"id": id_, "state": "done", "objects": {"total": 5, "done": 5, "failed": 0},
-                 "bytes": {"done": sum(sizes) + 10}, "errors": []}
+    assert 0 < j.pop("seconds") < 600
+    assert j == {"id": id_, "state": "done", "listed": True, "objects": {"total": 5, "done": 5, "failed": 0},
+                 "bytes": {"done": sum(sizes) + 10, "displaced": 0}, "errors": []}
     count = origin.count()
     for i, n in enumerate(sizes):
         assert p.get_checked("/b/k%d" % i, n)[0].get("x-cache") == "HIT"
@@ -69,7 +70,7 @@ def test_failures_are_told_and_the_others_go_on(http, origin):
     origin.on(path="/b/broken", status=500)
     origin.put("/b/private", 10, headers=[("Cache-Control", "no-store")])
     origin.put("/b/cut", 4 * MIB)
-    origin.on(path="/b/cut", cut_after=1000, cut="reset")
+    origin.on(path="/b/cut", cut_after=1000, cut="rst")
     j = ended(p, warm(p, uris=["s3://b/missing", "s3://b/broken", "s3://b/private", "s3://b/cut", "s3://b/good"]))
     assert j["state"] == "done" and j["objects"] == {"total": 5, "done": 1, "failed": 4}
     said = {e["uri"]: e["message"] for e in j["errors"]}
@@ -278,3 +279,91 @@ def test_it_may_read_what_who_asked_may_read(start, origin):
     assert j["objects"] == {"total": 3, "done": 1, "failed": 2} and origin.count("/denied/k") == 0
     said = {e["uri"]: e["message"] for e in j["errors"]}
     assert "403" in said["s3://denied/k"] and "cache" in said["s3://uncached/k"]
+
+
+def test_a_full_cache_makes_room_and_what_finds_none_is_told(http, origin):
+    p = http(cache={"memory": "32MiB", "slice_size": "64KiB"}, workers=1)
+    for i in range(40):
+        origin.put("/b/old%d" % i, 1 * MIB)
+    for _ in range(4):   # used so often that nothing that is asked for once gets in
+        for i in range(40):
+            p.get("/b/old%d" % i)
+    for i in range(60):
+        origin.put("/b/new%d" % i, 1 * MIB)
+
+    def there():
+        return sum(o["fraction"] == 1 for o in objects(p, "/b/new").values())
+    j = ended(p, warm(p, uris=["s3://b/new%d" % i for i in range(16)]))
+    assert j["objects"] == {"total": 16, "done": 16, "failed": 0} and there() == 16
+    assert j["bytes"] == {"done": 16 * MIB, "displaced": 0}
+    j = ended(p, warm(p, uris=["s3://b/new%d" % i for i in range(40)]))
+    assert j["state"] == "done" and MIB < j["bytes"]["displaced"] <= 16 * MIB and 20 <= there() <= 32
+    j = ended(p, warm(p, uris=["s3://b/new%d" % i for i in range(100, 400)] + ["s3://b/new%d" % i for i in range(60)]))
+    assert j["state"] == "failed" and "room" in j["errors"][-1]["message"] and j["objects"]["failed"] >= 300
+    assert 20 <= there() <= 32 and origin.count("/b/new59") == 0, "the first ones stay, the last ones are not read in vain"
+
+
+def test_an_object_larger_than_the_cache_is_not_read_for_nothing(http, origin):
+    p = http(cache={"memory": "16MiB", "slice_size": "64KiB"})
+    origin.put("/b/k", 400 * MIB)
+    origin.throttle = 64 * MIB
+    j = ended(p, warm(p, uris=["s3://b/k"]))
+    assert j["objects"]["failed"] == 1 and "larger than the cache" in j["errors"][0]["message"]
+    origin.settle()
+    assert origin.bytes_sent("/b/k") < 200 * MIB
+
+
+def test_numbers_of_a_cancelled_job_do_not_move(http, origin):
+    p = http()
+    gate = threading.Event()
+    for i in range(20):
+        origin.put("/b/k%d" % i, 10)
+    origin.on(gate=gate)
+    id_ = warm(p, uris=["s3://b/k%d" % i for i in range(20)])
+    net.wait_until("some are under way", lambda: origin.count() >= 8)
+    said = json.loads(p.fetch("DELETE", "/_s3dlio/warm/" + id_).body)
+    gate.set()
+    origin.settle()
+    net.wait_until("the origin is let go", lambda: p.stats()["origins"]["o"]["in_flight"] == 0)
+    assert job(p, id_) == said and said["state"] == "cancelled"
+
+
+def test_jobs_begin_and_are_cancelled_and_watched_from_everywhere(http, origin):
+    """And the process ends in the midst of them."""
+    p = http(limits={"warm_jobs": 8}, workers=2)
+    for i in range(40):
+        origin.put("/b/k%d" % i, 300 * KIB)
+    origin.put("/b/manifest", data=b"".join(b"s3://b/k%d\n" % (i % 40) for i in range(2000)))
+    origin.on(nth=7, cut_after=1000, cut="rst")
+    wrong = []
+
+    def some(k):
+        for i in range(12):
+            what = [{"uris": ["s3://b/k%d" % n for n in range(40)], "pin": i % 2 == 0}, {"manifest": "s3://b/manifest"},
+                    {"prefix": "s3://b/"}][(i + k) % 3]
+            r = p.fetch("POST", "/_s3dlio/warm", body=json.dumps(what).encode())
+            if r.status not in (202, 503):
+                wrong.append(r)
+            ids = [j["id"] for j in json.loads(p.get("/_s3dlio/warm").body)["jobs"]]
+            for id_ in ids[k::2]:
+                if p.get("/_s3dlio/warm/" + id_).status not in (200, 404) or \
+                        i % 2 and p.fetch("DELETE", "/_s3dlio/warm/" + id_).status not in (200, 404):
+                    wrong.append(id_)
+            p.purge(prefix="/b/k%d" % i)
+            for path in ("objects?max=7", "objects?prefix=s3://b/k1&max=10000", "metrics", "stats?since=none", "stats"):
+                if p.get("/_s3dlio/" + path).status not in (200, 404):
+                    wrong.append(path)
+    threads = [threading.Thread(target=some, args=(k,)) for k in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60 * net.SLOW)
+    assert not wrong and not any(t.is_alive() for t in threads)
+    origin.throttle = MIB
+    p.purge(all=True)
+    for id_ in [j["id"] for j in json.loads(p.get("/_s3dlio/warm").body)["jobs"]]:
+        p.fetch("DELETE", "/_s3dlio/warm/" + id_)
+    for _ in range(4):
+        warm(p, manifest="s3://b/manifest")
+    net.wait_until("they run", lambda: p.stats()["origins"]["o"]["in_flight"] > 2)
+    p.stop()

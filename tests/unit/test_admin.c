@@ -22,6 +22,7 @@ static struct {
     bool not_ready, no_memory, refuse_fields, refuse_purge;
     enum s3p_outcome outcome;
     char asked[300];
+    const char *origin, *site, *host; /* fields of the request; NULL: absent */
     char memory[1024]; /* of the request */
     size_t memory_n;
     /* what was done */
@@ -46,6 +47,15 @@ static void fake_body(s3p_request *r, size_t max, void (*done)(s3p_request *r, s
     fake.body_done = done;
     fake.body_arg = arg;
     if (!fake.body_later) done(r, fake.body, arg);
+}
+static s3p_str fake_header(const s3p_request *r, const char *lower_name)
+{
+    expect_request(r);
+    const char *v = strcmp(lower_name, "origin") == 0           ? fake.origin
+                    : strcmp(lower_name, "sec-fetch-site") == 0 ? fake.site
+                    : strcmp(lower_name, "host") == 0           ? fake.host
+                                                                : NULL;
+    return v ? str_of(v) : (s3p_str){NULL, 0};
 }
 static bool fake_set(s3p_request *r, const char *name, s3p_str value)
 {
@@ -127,6 +137,7 @@ static const s3p_api api = {
     .abi = S3P_ABI_VERSION,
     .request_info = fake_info,
     .request_body = fake_body,
+    .request_header = fake_header,
     .response_set = fake_set,
     .respond = fake_respond,
     .respond_error = fake_error,
@@ -190,6 +201,44 @@ static void expect_error(unsigned status, const char *code)
     assert_int_equal(fake.status, status);
     assert_string_equal(fake.code, code);
     assert_int_equal(fake.purges, 0);
+}
+
+/* ---- pages of other sites */
+
+static void pages_of_other_sites_change_nothing(void **state)
+{
+    static const struct {
+        const char *origin, *site, *host;
+        bool refused;
+    } all[] = {
+        {NULL, NULL, "h:8080", false},
+        {"http://h:8080", NULL, "h:8080", false},
+        {"https://h:8080", "same-origin", "h:8080", false},
+        {NULL, "none", "h", false},
+        {"http://h", NULL, "h:8080", true},
+        {"http://h:80801", NULL, "h:8080", true},
+        {"http://evil.example", NULL, "h:8080", true},
+        {"null", NULL, "h:8080", true},
+        {"", NULL, "h:8080", true},
+        {"://", NULL, "", true},
+        {NULL, "cross-site", "h:8080", true},
+        {NULL, "same-site", "h:8080", true},
+        {"http://h:8080", "cross-site", "h:8080", true},
+    };
+    static const char *const methods[] = {"POST", "DELETE", "GET", "HEAD"};
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        for (size_t m = 0; m < 4; m++) {
+            prepare(methods[m], m == 1 || m > 1 ? "/_s3dlio/warm" : "/_s3dlio/purge");
+            fake.body = S("{\"all\": true}");
+            fake.origin = all[i].origin;
+            fake.site = all[i].site;
+            fake.host = all[i].host;
+            run();
+            assert_int_equal(fake.status == 403, all[i].refused && m < 2);
+            assert_int_equal(fake.purges, m == 0 && !all[i].refused);
+        }
+    }
 }
 
 /* ---- reading */
@@ -555,6 +604,26 @@ static void purge_that_fails_is_500(void **state)
 
 /* ---- memory that runs out, at every place */
 
+/* What takes little in the body takes much when it is parsed. */
+static void so_many_values_and_no_more(void **state)
+{
+    static const char strange[] = "\"a,[{\\\",[{\\\\\",";
+    static char body[BODY_MAX_VALUES * 3 + 100];
+    (void)state;
+    for (int more = 0; more < 2; more++) {
+        char *p = body + sprintf(body, "{\"uris\":[\"s3://b/k\"");
+        for (int i = 0; i < BODY_MAX_VALUES - 3 + more; i++) p += sprintf(p, ",1");
+        p += sprintf(p, "]}");
+        prepare("POST", "/_s3dlio/warm");
+        fake.body = (s3p_str){body, (size_t)(p - body)};
+        run();
+        assert_int_equal(fake.status, more ? 413 : 400); /* 1 is no URI */
+    }
+    assert_int_equal(count_values(S("")), 1);
+    assert_int_equal(count_values((s3p_str){strange, sizeof strange - 1}), 2);
+    assert_int_equal(count_values(S("\"\\")), 1);
+}
+
 static int allocs_left;
 static void *scarce_malloc(size_t n) { return allocs_left-- > 0 ? malloc(n) : NULL; }
 
@@ -583,6 +652,8 @@ static void jansson_without_memory_is_an_error_and_leaks_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pages_of_other_sites_change_nothing),
+        cmocka_unit_test(so_many_values_and_no_more),
         cmocka_unit_test(health_and_ready_say_so),
         cmocka_unit_test(stats_and_config_are_passed_on),
         cmocka_unit_test(without_memory_the_answer_is_slow_down),

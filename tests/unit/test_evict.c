@@ -534,6 +534,65 @@ static void test_candidate_needs_two_uses_more_than_the_victim(void **state)
     evict_destroy(e);
 }
 
+static void use_all(struct evict *e, struct plain *p, unsigned n, unsigned times)
+{
+    for (unsigned k = 0; k < times; k++)
+        for (unsigned i = 0; i < n; i++) evict_touch(e, &p[i].entry);
+}
+
+/* As a cache does: room first, then the entry. */
+static void bring(struct evict *e, struct plain *p, unsigned from, unsigned n, uint16_t wanted, struct asked *a)
+{
+    for (unsigned i = from; i < from + n; i++) {
+        evict_note(e, i);
+        evict_run(e, UNIT, try_plain, a);
+        atomic_store(&p[i].entry.wanted, wanted);
+        evict_insert(e, &p[i].entry, i, UNIT);
+    }
+}
+
+static unsigned resident(const struct plain *p, unsigned from, unsigned n)
+{
+    unsigned there = 0;
+    for (unsigned i = from; i < from + n; i++) there += !p[i].gone;
+    return there;
+}
+
+static void test_what_was_asked_for_displaces_what_was_not(void **state)
+{
+    (void)state;
+    static struct plain p[2000];
+    memset(p, 0, sizeof p);
+    struct asked a = {0};
+    struct evict *e = evict_create(300ull * UNIT, UNIT);
+    fill(e, p, 300);
+    use_all(e, p, 300, 6);
+    bring(e, p, 300, 100, 0, &a); /* unasked: they lose */
+    assert_true(resident(p, 300, 100) <= 10 && resident(p, 0, 300) >= 290);
+    bring(e, p, 400, 200, 7, &a);
+    assert_int_equal(resident(p, 400, 200), 200);
+    assert_true(resident(p, 0, 300) >= 90);
+    bring(e, p, 600, 400, 7, &a); /* more than there is room for: the first ones stay */
+    assert_int_equal(resident(p, 400, 200), 200);
+    assert_true(resident(p, 400, 600) >= 280 && resident(p, 400, 600) <= 300);
+    bring(e, p, 1000, 100, 8, &a); /* whoever asks later */
+    assert_int_equal(resident(p, 1000, 100), 100);
+    bring(e, p, 1100, 300, 0, &a); /* and they are no weaker than any others */
+    assert_true(resident(p, 1000, 100) >= 95);
+    check_sums(e);
+    evict_destroy(e);
+}
+
+static void test_the_serial_number_of_what_is_asked_for_may_wrap(void **state)
+{
+    (void)state;
+    struct evict_entry none = {0}, late = {0}, early = {0};
+    atomic_store(&late.wanted, 3);
+    atomic_store(&early.wanted, 65000);
+    assert_true(is_wanted_more(&late, &early) && !is_wanted_more(&early, &late) && !is_wanted_more(&late, &late));
+    assert_true(is_wanted_more(&early, &none) && !is_wanted_more(&none, &early) && !is_wanted_more(&none, &none));
+}
+
 static void test_counts_saturate_and_halve_all_at_once(void **state)
 {
     (void)state;
@@ -665,6 +724,8 @@ int main(void)
         cmocka_unit_test(test_window_in_use_does_not_block_eviction),
         cmocka_unit_test(test_remove_and_insert_again),
         cmocka_unit_test(test_candidate_needs_two_uses_more_than_the_victim),
+        cmocka_unit_test(test_what_was_asked_for_displaces_what_was_not),
+        cmocka_unit_test(test_the_serial_number_of_what_is_asked_for_may_wrap),
         cmocka_unit_test(test_counts_saturate_and_halve_all_at_once),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_price_of_a_touch),
