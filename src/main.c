@@ -112,6 +112,7 @@ static int run(struct conf *c)
 {
     char msg[1024] = "";
     struct proxy *p = NULL;
+    struct system_facts system;
     sigset_t set;
     pthread_t joiner;
 
@@ -121,9 +122,11 @@ static int run(struct conf *c)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
+    system_look("", &system);
     enum err e = hash_init();
     if (e == ERR_OK) e = log_start_writer();
     if (e == ERR_OK) e = proxy_create(c, &p, msg, sizeof msg);
+    if (e == ERR_OK) p->system = system;
     if (e == ERR_OK) e = proxy_start(p, msg, sizeof msg);
     if (e != ERR_OK) {
         fprintf(stderr, PROXY_NAME ": %s\n", msg[0] ? msg : err_text(e));
@@ -132,6 +135,7 @@ static int run(struct conf *c)
         log_close();
         return 1;
     }
+    system_log(&system, c->workers);
     for (unsigned i = 0; i < c->nservers; i++)
         for (unsigned k = 0; k < c->servers[i].nlistens; k++) log_info("listening on %s", c->servers[i].listens[k].text);
     if (pthread_create(&joiner, NULL, joiner_main, p) != 0) {
