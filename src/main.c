@@ -126,7 +126,10 @@ static int run(struct conf *c)
     enum err e = hash_init();
     if (e == ERR_OK) e = log_start_writer();
     if (e == ERR_OK) e = proxy_create(c, &p, msg, sizeof msg);
-    if (e == ERR_OK) p->system = system;
+    if (e == ERR_OK) {
+        p->system = system;
+        system_log(&system, c->workers);
+    }
     if (e == ERR_OK) e = proxy_start(p, msg, sizeof msg);
     if (e != ERR_OK) {
         fprintf(stderr, PROXY_NAME ": %s\n", msg[0] ? msg : err_text(e));
@@ -135,7 +138,6 @@ static int run(struct conf *c)
         log_close();
         return 1;
     }
-    system_log(&system, c->workers);
     for (unsigned i = 0; i < c->nservers; i++)
         for (unsigned k = 0; k < c->servers[i].nlistens; k++) log_info("listening on %s", c->servers[i].listens[k].text);
     if (pthread_create(&joiner, NULL, joiner_main, p) != 0) {
