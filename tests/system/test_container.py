@@ -3,30 +3,14 @@ at start and in the statistics."""
 import ctypes
 import os
 import subprocess
-import sys
 
 import net
 import pytest
+from seccomp import ALLOW, ERRNO, KILL, forbid
 
 pytestmark = pytest.mark.ways("h1")
 SYS_IO_URING_SETUP = 425   # on every architecture
 EPERM, ENOSYS = 1, 38
-ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
-
-# A program that forbids io_uring_setup to itself and becomes another one: prefix of the proxy's command line.
-FILTER = """
-import ctypes, os, struct, sys
-outcome = int(sys.argv[1])
-code = [(0x20, 0, 0, 0), (0x15, 0, 1, %d), (0x06, 0, 0, outcome), (0x06, 0, 0, %d)]   # ld nr; jeq; ret; ret allow
-text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *c) for c in code))
-program = ctypes.create_string_buffer(struct.pack("HP", len(code), ctypes.addressof(text)))
-libc = ctypes.CDLL(None, use_errno=True)
-zero = ctypes.c_ulong(0)
-for args in ((38, ctypes.c_ulong(1), zero, zero, zero), (22, ctypes.c_ulong(2), program, zero, zero)):
-    if libc.prctl(*args) != 0:
-        sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
-os.execv(sys.argv[2], sys.argv[2:])
-""" % (SYS_IO_URING_SETUP, ALLOW)
 
 
 def kernels_own():
@@ -64,7 +48,7 @@ def in_control_groups(tmp_path, files, own="0::/"):
 @pytest.mark.parametrize("outcome, expected", [(ERRNO | EPERM, "not permitted"), (ERRNO | ENOSYS, "not supported"),
                                                (KILL, "not permitted"), (ALLOW, None)])
 def test_io_uring_under_seccomp_is_noticed_and_the_proxy_serves(http, origin, outcome, expected):
-    p = http(prefix=[sys.executable, "-c", FILTER, str(outcome)])
+    p = http(prefix=forbid(SYS_IO_URING_SETUP, outcome))
     expected = expected or kernels_own()
     assert "io_uring " + expected in system_line(p)
     assert p.stats()["system"]["io_uring"] == expected
