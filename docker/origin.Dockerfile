@@ -1,12 +1,11 @@
 # A small real S3 server for the compose files: versitygw over a directory, which checks every signature.
 FROM golang:1.26-bookworm AS build
 RUN CGO_ENABLED=0 go install github.com/versity/versitygw/cmd/versitygw@v1.2.0 \
- && install -d -o 10001 -g 10001 /data /iam
+ && install -D /go/bin/versitygw /image/usr/local/bin/versitygw \
+ && install -d -o 10001 -g 10001 /image/data /image/iam
 
 FROM debian:bookworm-slim
-COPY --from=build /go/bin/versitygw /usr/local/bin/versitygw
-COPY --from=build /data /data
-COPY --from=build /iam /iam
+COPY --from=build /image/ /
 USER 10001:10001
 VOLUME /data
 EXPOSE 7070
