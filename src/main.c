@@ -112,6 +112,7 @@ static int run(struct conf *c)
 {
     char msg[1024] = "";
     struct proxy *p = NULL;
+    struct system_facts system;
     sigset_t set;
     pthread_t joiner;
 
@@ -121,9 +122,14 @@ static int run(struct conf *c)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
+    system_look("", &system);
     enum err e = hash_init();
     if (e == ERR_OK) e = log_start_writer();
     if (e == ERR_OK) e = proxy_create(c, &p, msg, sizeof msg);
+    if (e == ERR_OK) {
+        p->system = system;
+        system_log(&system, c->workers);
+    }
     if (e == ERR_OK) e = proxy_start(p, msg, sizeof msg);
     if (e != ERR_OK) {
         fprintf(stderr, PROXY_NAME ": %s\n", msg[0] ? msg : err_text(e));

@@ -16,6 +16,9 @@
  * U and P are paths as clients send them, /bucket/key, or s3://bucket/key with the key as it is. HEAD does as
  * GET; the proxy drops the bodies. Every answer says Cache-Control: no-store.
  *
+ * A route whose path ends in the name of an endpoint, such as /_s3dlio/ready, is of that endpoint and nothing below
+ * it: so it can be open to more people than the rest.
+ *
  * Built against s3p_module.h alone, and jansson. Who may come here is the route's matter (`allow`). A handler
  * may answer at once or after the body has come; it answers exactly once. */
 #include <inttypes.h>
@@ -573,10 +576,23 @@ static bool path_below(s3p_str path, s3p_str route, s3p_str *rest)
     return true;
 }
 
+/* The endpoint a route is of, when its path ends in the name of one. */
+static const struct endpoint *endpoint_of_route(s3p_str route)
+{
+    for (size_t i = 0; i < NENDPOINTS; i++) {
+        size_t n = strlen(endpoints[i].name);
+        if (n && route.n > n && route.p[route.n - n - 1] == '/' && memcmp(route.p + route.n - n, endpoints[i].name, n) == 0)
+            return &endpoints[i];
+    }
+    return NULL;
+}
+
 static const struct endpoint *endpoint_find(const s3p_request_info *info)
 {
     s3p_str rest;
     if (!path_below(info->path, info->route, &rest)) return NULL;
+    const struct endpoint *only = endpoint_of_route(info->route);
+    if (only) return rest.n == 0 ? only : NULL;
     for (size_t i = 0; i < NENDPOINTS; i++) {
         const struct endpoint *e = &endpoints[i];
         size_t n = strlen(e->name);

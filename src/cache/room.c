@@ -45,17 +45,28 @@ static bool read_fields(const char *path, const char *a, const char *b, uint64_t
 }
 
 struct cgroup_files {
-    const char *root, *limit, *usage, *reclaim[2];
+    const char *mount, *limit, *usage, *reclaim[2];
 };
+typedef uint64_t cgroup_fn(const struct cgroup_files *v, const char *dir);
+
+/* v1 writes "no limit" as the largest multiple of a page. */
+#define NO_LIMIT_FROM (UINT64_C(1) << 60)
+
+static uint64_t cgroup_limit(const struct cgroup_files *v, const char *dir)
+{
+    char path[4400];
+    uint64_t limit;
+    snprintf(path, sizeof path, "%s/%s", dir, v->limit);
+    return read_number(path, &limit) && limit < NO_LIMIT_FROM ? limit : UINT64_MAX;
+}
 
 /* What one cgroup leaves: its limit less what it uses and cannot give back. Page cache proper can be given back; shmem
  * (which is what we are) is not in the *_file counters. */
 static uint64_t cgroup_room(const struct cgroup_files *v, const char *dir)
 {
     char path[4400];
-    uint64_t limit, usage = 0, reclaim = 0;
-    snprintf(path, sizeof path, "%s/%s", dir, v->limit);
-    if (!read_number(path, &limit)) return UINT64_MAX;
+    uint64_t limit = cgroup_limit(v, dir), usage = 0, reclaim = 0;
+    if (limit == UINT64_MAX) return limit;
     snprintf(path, sizeof path, "%s/%s", dir, v->usage);
     if (!read_number(path, &usage)) usage = 0;
     snprintf(path, sizeof path, "%s/memory.stat", dir);
@@ -66,22 +77,24 @@ static uint64_t cgroup_room(const struct cgroup_files *v, const char *dir)
 
 /* The tightest of a cgroup and its parents. A container sees its own group as the root, so parts of the path that are not
  * there are passed over. */
-static uint64_t cgroup_room_upwards(const struct cgroup_files *v, const char *group)
+static uint64_t least_upwards(const char *root, const struct cgroup_files *v, const char *group, cgroup_fn *fn)
 {
     char dir[4200];
     uint64_t least = UINT64_MAX;
-    int n = snprintf(dir, sizeof dir, "%s%s", v->root, group);
+    size_t top = strlen(root) + strlen(v->mount);
+    /* A path that leads out of the namespace's root ("/../x") says nothing that could be looked up. */
+    int n = snprintf(dir, sizeof dir, "%s%s%s", root, v->mount, strstr(group, "/..") ? "" : group);
     if (n < 0 || (size_t)n >= sizeof dir) return least;
     for (;;) {
-        uint64_t room = cgroup_room(v, dir);
+        uint64_t room = fn(v, dir);
         if (room < least) least = room;
         char *slash = strrchr(dir, '/');
-        if (!slash || slash < dir + strlen(v->root)) return least;
+        if (!slash || slash < dir + top) return least;
         *slash = '\0';
     }
 }
 
-static uint64_t cgroups_room(const char *proc_self_cgroup)
+static uint64_t least_of_cgroups(const char *root, cgroup_fn *fn)
 {
     static const struct cgroup_files v1 = {"/sys/fs/cgroup/memory",
                                            "memory.limit_in_bytes",
@@ -92,7 +105,8 @@ static uint64_t cgroups_room(const char *proc_self_cgroup)
         {"/sys/fs/cgroup/unified", "memory.max", "memory.current", {"inactive_file", "active_file"}}};
     char line[4200];
     uint64_t least = UINT64_MAX, room;
-    FILE *f = fopen(proc_self_cgroup, "re");
+    snprintf(line, sizeof line, "%s/proc/self/cgroup", root);
+    FILE *f = fopen(line, "re");
     if (!f) return least;
     while (fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = '\0';
@@ -101,31 +115,38 @@ static uint64_t cgroups_room(const char *proc_self_cgroup)
         if (!group) continue;
         *group++ = '\0';
         if (strcmp(at + 1, "memory") == 0) {
-            if ((room = cgroup_room_upwards(&v1, group)) < least) least = room;
+            if ((room = least_upwards(root, &v1, group, fn)) < least) least = room;
         } else if (at[1] == '\0') {
             for (unsigned i = 0; i < ARRAY_LEN(v2); i++)
-                if ((room = cgroup_room_upwards(&v2[i], group)) < least) least = room;
+                if ((room = least_upwards(root, &v2[i], group, fn)) < least) least = room;
         }
     }
     fclose(f);
     return least;
 }
 
+uint64_t room_limit(const char *root)
+{
+    uint64_t limit = least_of_cgroups(root, cgroup_limit);
+    return limit == UINT64_MAX ? 0 : limit;
+}
+
 /* Whether `bytes` can be had at all; says why not. Sizes are checked here and not by touching the pages: those come when
  * they are filled. */
-static bool room_check(uint64_t bytes, const char *meminfo, const char *proc_self_cgroup, char *msg, size_t n)
+static bool room_check(const char *root, uint64_t bytes, char *msg, size_t n)
 {
-    char want[32], have[32];
+    char want[32], have[32], meminfo[4200];
     uint64_t kib, room;
     struct rlimit lim;
 
     units_format_size(bytes, want, sizeof want);
+    snprintf(meminfo, sizeof meminfo, "%s/proc/meminfo", root);
     if (read_fields(meminfo, "MemAvailable:", NULL, &kib) && bytes / 1024 > kib) {
         snprintf(msg, n, "%s of cache memory configured, but the machine has only %s available", want,
                  units_format_size(kib / 1024 << 20, have, sizeof have));
         return false;
     }
-    room = cgroups_room(proc_self_cgroup);
+    room = least_of_cgroups(root, cgroup_room);
     if (bytes > room) {
         snprintf(msg, n, "%s of cache memory configured, but the memory limit of this cgroup leaves only %s", want,
                  units_format_size(room >> 20 << 20, have, sizeof have));
@@ -141,5 +162,5 @@ static bool room_check(uint64_t bytes, const char *meminfo, const char *proc_sel
 
 bool room_for(uint64_t bytes, char *msg, size_t n)
 {
-    return room_check(bytes, "/proc/meminfo", "/proc/self/cgroup", msg, n);
+    return room_check("", bytes, msg, n);
 }

@@ -15,6 +15,7 @@
 #include "base/str.h"
 
 #define CPUS_MAX_ASKED (1 << 16)
+#define NO_QUOTA UINT64_MAX
 
 static unsigned cpus_of_mask(void)
 {
@@ -44,41 +45,40 @@ static bool file_text(const char *root, const char *dir, const char *group, cons
     return got > 0;
 }
 
-/* quota/period rounded up, or no bound (UINT_MAX). */
-static unsigned quota_cpus(int64_t quota, int64_t period)
+/* In thousandths of a CPU, rounded up, or NO_QUOTA. */
+static uint64_t quota_milli(int64_t quota, int64_t period)
 {
-    if (quota <= 0 || period <= 0) return UINT_MAX;
-    int64_t cpus = quota / period + (quota % period != 0);
-    return cpus < UINT_MAX ? (unsigned)cpus : UINT_MAX;
+    if (quota <= 0 || period <= 0 || quota > INT64_MAX / 1000) return NO_QUOTA;
+    return (uint64_t)(quota * 1000 / period + (quota * 1000 % period != 0));
 }
 
-static unsigned quota_v2(const char *root, const char *dir, const char *group)
+static uint64_t quota_v2(const char *root, const char *dir, const char *group)
 {
     char text[128];
     int64_t quota, period;
-    if (!file_text(root, dir, group, "cpu.max", text, sizeof text)) return UINT_MAX;
-    if (sscanf(text, "%" SCNd64 " %" SCNd64, &quota, &period) != 2) return UINT_MAX; /* "max 100000" */
-    return quota_cpus(quota, period);
+    if (!file_text(root, dir, group, "cpu.max", text, sizeof text)) return NO_QUOTA;
+    if (sscanf(text, "%" SCNd64 " %" SCNd64, &quota, &period) != 2) return NO_QUOTA; /* "max 100000" */
+    return quota_milli(quota, period);
 }
 
-static unsigned quota_v1(const char *root, const char *dir, const char *group)
+static uint64_t quota_v1(const char *root, const char *dir, const char *group)
 {
     char quota[64], period[64];
-    if (!file_text(root, dir, group, "cpu.cfs_quota_us", quota, sizeof quota)) return UINT_MAX;
-    if (!file_text(root, dir, group, "cpu.cfs_period_us", period, sizeof period)) return UINT_MAX;
-    return quota_cpus(strtoll(quota, NULL, 10), strtoll(period, NULL, 10));
+    if (!file_text(root, dir, group, "cpu.cfs_quota_us", quota, sizeof quota)) return NO_QUOTA;
+    if (!file_text(root, dir, group, "cpu.cfs_period_us", period, sizeof period)) return NO_QUOTA;
+    return quota_milli(strtoll(quota, NULL, 10), strtoll(period, NULL, 10));
 }
 
-typedef unsigned quota_fn(const char *root, const char *dir, const char *group);
+typedef uint64_t quota_fn(const char *root, const char *dir, const char *group);
 
-static unsigned quota_upwards(quota_fn *fn, const char *root, const char *dir, const char *group)
+static uint64_t quota_upwards(quota_fn *fn, const char *root, const char *dir, const char *group)
 {
     char at[PATH_MAX];
-    unsigned least = UINT_MAX;
-    if (snprintf(at, sizeof at, "%s", strcmp(group, "/") == 0 ? "" : group) >= (int)sizeof at) return UINT_MAX;
+    uint64_t least = NO_QUOTA;
+    if (snprintf(at, sizeof at, "%s", strcmp(group, "/") == 0 ? "" : group) >= (int)sizeof at) return NO_QUOTA;
     for (;;) {
-        unsigned cpus = fn(root, dir, at);
-        if (cpus < least) least = cpus;
+        uint64_t quota = fn(root, dir, at);
+        if (quota < least) least = quota;
         char *slash = strrchr(at, '/');
         if (!slash) return least;
         *slash = '\0';
@@ -93,14 +93,14 @@ static bool controls_cpu(struct str controllers)
     return false;
 }
 
-static unsigned least_of(unsigned a, unsigned b) { return a < b ? a : b; }
+static uint64_t least_of(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* One line of /proc/self/cgroup: "number:controllers:path". */
-static unsigned quota_of_line(const char *root, char *line)
+static uint64_t quota_of_line(const char *root, char *line)
 {
     char *controllers = strchr(line, ':');
     char *group = controllers ? strchr(controllers + 1, ':') : NULL;
-    if (!group) return UINT_MAX;
+    if (!group) return NO_QUOTA;
     *controllers++ = '\0';
     *group++ = '\0';
     group[strcspn(group, "\n")] = '\0';
@@ -110,22 +110,40 @@ static unsigned quota_of_line(const char *root, char *line)
     if (strcmp(line, "0") == 0 && !*controllers)
         return least_of(quota_upwards(quota_v2, root, "/sys/fs/cgroup", at),
                         quota_upwards(quota_v2, root, "/sys/fs/cgroup/unified", at));
-    if (!controls_cpu(str_c(controllers))) return UINT_MAX;
+    if (!controls_cpu(str_c(controllers))) return NO_QUOTA;
     return least_of(quota_upwards(quota_v1, root, "/sys/fs/cgroup/cpu", at),
                     quota_upwards(quota_v1, root, "/sys/fs/cgroup/cpu,cpuacct", at));
 }
 
-unsigned cpus_available(const char *root)
+static uint64_t quota_of_groups(const char *root)
 {
     char path[PATH_MAX], *line = NULL;
     size_t cap = 0;
-    unsigned cpus = cpus_of_mask();
+    uint64_t quota = NO_QUOTA;
 
-    if (snprintf(path, sizeof path, "%s/proc/self/cgroup", root) >= (int)sizeof path) return cpus;
+    if (snprintf(path, sizeof path, "%s/proc/self/cgroup", root) >= (int)sizeof path) return quota;
     FILE *f = fopen(path, "re");
-    if (!f) return cpus;
-    while (getline(&line, &cap, f) > 0) cpus = least_of(cpus, quota_of_line(root, line));
+    if (!f) return quota;
+    while (getline(&line, &cap, f) > 0) quota = least_of(quota, quota_of_line(root, line));
     free(line);
     fclose(f);
-    return cpus ? cpus : 1;
+    return quota;
+}
+
+void cpus_look(const char *root, struct cpus *out)
+{
+    uint64_t quota = quota_of_groups(root);
+
+    out->seen = out->available = cpus_of_mask();
+    out->limit_milli = quota == NO_QUOTA ? 0 : quota;
+    if (quota == NO_QUOTA) return;
+    uint64_t whole = quota / 1000 + (quota % 1000 != 0);
+    if (whole < out->available) out->available = (unsigned)whole;
+}
+
+unsigned cpus_available(const char *root)
+{
+    struct cpus cpus;
+    cpus_look(root, &cpus);
+    return cpus.available;
 }

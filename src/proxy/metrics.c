@@ -21,6 +21,9 @@ struct family {
 static const struct family families[] = {
     {"uptime_s", "uptime_seconds", {NULL}, "Time since the process started."},
     {"workers", "workers", {NULL}, "Worker threads."},
+    {"system.cpus", "cpus", {NULL}, "CPUs that the process may run on."},
+    {"system.cpu_limit", "cpu_limit_cpus", {NULL}, "CPU time its control group grants, in CPUs; absent without a limit."},
+    {"system.memory_limit", "memory_limit_bytes", {NULL}, "Memory limit of its control group; absent without one."},
     {"memory_bytes", "memory_bytes", {NULL}, "Memory of requests and buffers beside the caches."},
     {"connections.open", "client_connections", {NULL}, "Client connections that are open."},
     {"connections.h1", "client_connections_http1", {NULL}, "Client connections that speak HTTP/1.1."},

@@ -17,6 +17,7 @@
 #include "origin/origin.h"
 #include "origin/retry.h"
 #include "origin/window.h"
+#include "proxy/system.h"
 
 #define PROXY_NAME "s3dlio-proxy"
 
@@ -63,6 +64,7 @@ struct origin_health {
 
 struct proxy {
     struct conf *conf;
+    struct system_facts system;
     char via_id[17]; /* tells our own mark in Via from those of other proxies of this name */
     struct origin_health *health; /* by origin */
     pthread_mutex_t stats_lock; /* statistics are being read, or a worker's origins go away */

@@ -354,6 +354,7 @@ enum err stats_snapshot(struct proxy *p, struct snapshot **out)
     snapshot_gauge(o, "version", json_string(S3P_VERSION));
     snapshot_gauge(o, "uptime_s", json_real((double)(s->taken_ms - p->started_ms) / 1000.0));
     level(o, "workers", p->nworkers);
+    json_object_set_new(o, "system", system_json(&p->system, p->nworkers));
     json_object_set_new(o, "connections", json_connections(p));
     json_object_set_new(o, "tls", json_tls(p));
     json_object_set_new(o, "http2", json_http2(p));

@@ -41,7 +41,7 @@ def test_the_configuration_reference_is_what_the_binary_prints():
         "make it anew: ./s3dlio-proxy --help-config=markdown > docs/CONFIGURATION.md"
 
 
-@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "README.md", "docs/MODULES.md"])
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "README.md", "docker/README.md", "docs/MODULES.md"])
 def test_paths_that_a_document_names_exist(document):
     text = read(document)
     here = os.path.dirname(os.path.join(TOP, document))

@@ -337,6 +337,29 @@ static void a_route_without_a_slash_serves_the_same(void **state)
     assert_non_null(strstr(fake.text, "\"/adm/health\""));
 }
 
+/* What is open to everybody must not be a way to the rest. */
+static void a_route_of_one_endpoint_serves_nothing_else(void **state)
+{
+    static const struct {
+        const char *route, *path;
+        unsigned status;
+    } rows[] = {
+        {"/_s3dlio/ready", "/_s3dlio/ready", 200},        {"/_s3dlio/ready", "/_s3dlio/ready/", 200},
+        {"/_s3dlio/ready", "/_s3dlio/ready/ready", 404},  {"/_s3dlio/ready", "/_s3dlio/ready/config", 404},
+        {"/_s3dlio/ready", "/_s3dlio/readyconfig", 404},  {"/_s3dlio/ready", "/_s3dlio/ready/../config", 404},
+        {"/health", "/health", 200},                      {"/health", "/health/stats", 404},
+        {"/unhealth", "/unhealth/health", 200},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        prepare("GET", rows[i].path);
+        fake.info.route = str_of(rows[i].route);
+        run();
+        assert_int_equal(fake.status, rows[i].status);
+        if (rows[i].status == 200) assert_null(strstr(fake.text, "endpoints"));
+    }
+}
+
 static void questions_with_a_query(void **state)
 {
     static const struct {
@@ -659,6 +682,7 @@ int main(void)
         cmocka_unit_test(without_memory_the_answer_is_slow_down),
         cmocka_unit_test(the_route_itself_lists_what_there_is),
         cmocka_unit_test(a_route_without_a_slash_serves_the_same),
+        cmocka_unit_test(a_route_of_one_endpoint_serves_nothing_else),
         cmocka_unit_test(unknown_paths_are_404),
         cmocka_unit_test(a_wrong_method_is_405_and_says_which),
         cmocka_unit_test(questions_with_a_query),
