@@ -97,18 +97,19 @@ def _download(stream: Stream, uri: str, path: str, reporter: Callable[[Optional[
     folder, name = os.path.split(path)
     part = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.part")
     with contextlib.closing(stream):
-        stream.open()
-        check = Checker(stream.headers)
+        first = stream.open().position
+        check = Checker({} if stream.ranged else stream.headers)
         try:
-            with reporter(stream.size) as report, open(part, "xb", buffering=0) as file:
+            with reporter(stream.end and stream.end - first) as report, open(part, "xb", buffering=0) as file:
                 with memoryview(bytearray(BUFFER)) as buffer:
                     while n := stream.readinto(buffer):
                         _write(file.fileno(), buffer[:n])
                         check.update(buffer[:n])
                         report.add(n)
                 size = os.fstat(file.fileno()).st_size
-            if size != stream.position or (stream.size is not None and size != stream.size):
-                raise errors.IntegrityError(f"the file has {size} bytes, the object {stream.size}", uri=uri)
+            want = stream.position - first
+            if size != want or (not stream.ranged and stream.size is not None and size != stream.size):
+                raise errors.IntegrityError(f"the file has {size} bytes, expected {want} of {stream.size}", uri=uri)
             check.check(uri)
             os.replace(part, path)
         except BaseException:

@@ -35,6 +35,14 @@ def split_object(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def bucket_name(text: str) -> str:
+    """Of "bucket" or s3://bucket."""
+    bucket, key = split(text if text.startswith(SCHEME) else SCHEME + text)
+    if key:
+        raise ValueError(f"expected the name of a bucket, got {text[:200]!r}")
+    return bucket
+
+
 def join(bucket: str, key: str) -> str:
     """The URI of a key."""
     return f"{SCHEME}{bucket}/{key}"

@@ -238,22 +238,29 @@ class Client:
             return False
         return True
 
-    def download(self, uri: str, path: Union[str, os.PathLike[str]], *, progress: Progress = None,
-                 version_id: Optional[str] = None, cache: Optional[CacheUse] = None) -> int:
-        """The object into a file, or below its own last name into a directory. How many bytes.
+    def download(self, uri: str, path: Union[str, os.PathLike[str]], *, offset: int = 0, length: Optional[int] = None,
+                 progress: Progress = None, version_id: Optional[str] = None, cache: Optional[CacheUse] = None) -> int:
+        """The object, or a range of it as for get_range(), into a file, or below its own last name into a directory. How
+        many bytes.
 
         The file appears under its name, and replaces another, only when it is complete and its size and MD5 or checksum,
         where the answer tells one, are right: IntegrityError. progress: True for a bar (extra `progress`), or
         function(done, total) in bytes. Memory: 4 MiB.
         """
+        _check_range(offset, length)
+        if length == 0:
+            raise ValueError("expected a length of at least 1")
         target = os.fspath(path)
         if os.path.isdir(target):
             name = _uri.split_object(uri)[1].rstrip("/").rpartition("/")[2]
             if name in ("", ".", ".."):
                 raise ValueError(f"expected a file's name, for {uri} has none of its own")
             target = os.path.join(target, name)
-        return _download(lambda: self._stream(uri, version_id=version_id, cache=cache), uri, target,
-                         lambda total: Reporter(progress, total, uri.rpartition("/")[2]))
+
+        def stream() -> Stream:
+            return self._stream(uri, first=offset, length=length, version_id=version_id, cache=cache)
+
+        return _download(stream, uri, target, lambda total: Reporter(progress, total, uri.rpartition("/")[2]))
 
     # ---- listing
 
@@ -272,15 +279,16 @@ class Client:
         return [*_listing.list_buckets(self._transport)]
 
     def create_bucket(self, bucket: str) -> None:
-        """Makes a bucket in the credentials' region. ConflictError where there is one."""
-        _uri.split(f"s3://{bucket}/")
-        self._transport.request("PUT", f"/{bucket}", body=_xml.create_bucket_request(self._region), idempotent=False,
-                                uri=f"s3://{bucket}")
+        """Makes a bucket, "name" or "s3://name", in the credentials' region. ConflictError where there is one.
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html"""
+        name = _uri.bucket_name(bucket)
+        self._transport.request("PUT", f"/{name}", body=_xml.create_bucket_request(self._region), idempotent=False,
+                                uri=f"s3://{name}")
 
     def delete_bucket(self, bucket: str) -> None:
         """Removes an empty bucket. NoSuchBucketError, ConflictError where it is not empty."""
-        _uri.split(f"s3://{bucket}/")
-        self._transport.request("DELETE", f"/{bucket}", expect=(200, 204), idempotent=False, uri=f"s3://{bucket}")
+        name = _uri.bucket_name(bucket)
+        self._transport.request("DELETE", f"/{name}", expect=(200, 204), idempotent=False, uri=f"s3://{name}")
 
     # ---- writing
 
