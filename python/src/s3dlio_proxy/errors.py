@@ -28,7 +28,10 @@ No error's text contains credentials or a signature.
 from __future__ import annotations
 
 import errno
+import re
 from typing import Any, Optional
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 
 
 class Error(OSError):
@@ -48,7 +51,7 @@ class Error(OSError):
     def __str__(self) -> str:
         known = [f"{name} {value}" for name, value in (("status", self.status), ("code", self.code),
                                                        ("request id", self.request_id)) if value]
-        where = f"{self.uri}: " if self.uri else ""
+        where = _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", f"{self.uri}: " if self.uri else "")   # one line, always
         return f"{where}{self.message}" + (f" ({', '.join(known)})" if known else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
