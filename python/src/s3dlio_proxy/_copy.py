@@ -14,7 +14,7 @@ from typing import Optional
 from . import _uri, _xml, errors
 from ._transport import Transport
 from ._types import ObjectInfo
-from ._upload import MIB, PART_MIN, PLAIN_MAX, MultipartUpload, PutOptions
+from ._upload import MIB, PART_MIN, PARTS_MAX, PLAIN_MAX, MultipartUpload, PutOptions
 
 COPY_PART = 512 * MIB
 
@@ -48,6 +48,11 @@ class CopyUpload(MultipartUpload):
         """[first, first + length) of an object as the next part, 5 MiB to 5 GiB unless it is the last."""
         self._add(length, self._copy, info, first, length)
 
+    def add_all(self, info: ObjectInfo, part: int = COPY_PART) -> None:
+        """A whole object, in parts of about `part` bytes."""
+        for first, length in ranges(info.size, max(part, -(-info.size // (PARTS_MAX // 2)))):
+            self.add_copy(info, first, length)
+
     def _copy(self, number: int, info: ObjectInfo, first: int, length: int) -> str:
         fields = {**_source(info), "x-amz-copy-source-range": f"bytes={first}-{first + length - 1}"}
         query = _uri.query({"partNumber": str(number), "uploadId": self._id})
@@ -78,8 +83,7 @@ def copy_object(transport: Transport, info: ObjectInfo, target: str, options: Pu
     if info.size > limit:
         upload = CopyUpload(transport, target, like(info, options))
         try:
-            for first, length in ranges(info.size, max(part, options.part_size_for(info.size))):
-                upload.add_copy(info, first, length)
+            upload.add_all(info, part)
         except BaseException:
             upload.abort()
             raise

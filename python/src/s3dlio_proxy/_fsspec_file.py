@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from fsspec.spec import AbstractBufferedFile
 
 from . import errors
-from ._copy import CopyUpload, like, ranges
+from ._copy import CopyUpload, like
 from ._files import ObjectReader
 from ._upload import PART_MIN, MultipartUpload, PutOptions, put_plain
 
@@ -120,8 +120,7 @@ class S3dlioFile(AbstractBufferedFile):
             return
         upload = CopyUpload(self.fs.transport, self.fs.uri(self.path), self._options)
         self._upload = upload
-        for first, length in ranges(info.size, max(5 << 30, self._options.part_size_for(info.size)) - PART_MIN):
-            upload.add_copy(info, first, length)
+        upload.add_all(info)
 
     def write(self, data: Any) -> int:
         """Takes all of it. When a part fails, what it failed with is raised, and nothing will be made."""

@@ -54,13 +54,13 @@ __all__ = ["S3dlioFile", "S3dlioFileSystem"]
 
 _clients: weakref.WeakValueDictionary[Any, Client] = weakref.WeakValueDictionary()
 _clients_lock = threading.Lock()
-_living: weakref.WeakSet[S3dlioFileSystem] = weakref.WeakSet()
+_living: weakref.WeakValueDictionary[int, S3dlioFileSystem] = weakref.WeakValueDictionary()   # equal ones, too
 
 
 def _forked() -> None:
     global _clients_lock  # noqa: PLW0603 - of this process from here on
     _clients_lock = threading.Lock()
-    for fs in list(_living):
+    for fs in list(_living.values()):
         fs.forget_threads()
 
 
@@ -112,7 +112,7 @@ class S3dlioFileSystem(AbstractFileSystem):
         self.dircache = Listings(listings_expiry_time if use_listings_cache else 0, listings_max)
         self._pool_lock = threading.Lock()
         self._pool: Optional[concurrent.futures.ThreadPoolExecutor] = None
-        _living.add(self)
+        _living[id(self)] = self
 
     def forget_threads(self) -> None:
         """In the child of a fork: the parent's threads are not here, and locks may be held by them."""
@@ -145,9 +145,13 @@ class S3dlioFileSystem(AbstractFileSystem):
 
     def uri(self, path: str) -> str:
         """s3://bucket/key of a path, which must name both."""
-        uri: str = _uri.SCHEME + self._strip_protocol(path)
-        _uri.split_object(uri)
-        return uri
+        path = self._strip_protocol(path)
+        bucket, key = split(path)
+        if not key:
+            if not self.exists(bucket):
+                raise missing(path)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return _uri.SCHEME + path
 
     def reader(self, path: str, details: Mapping[str, Any]) -> ObjectReader:
         """A raw reader of the version that `details`, an entry with size and ETag, are of."""
@@ -460,9 +464,9 @@ class S3dlioFileSystem(AbstractFileSystem):
         path = path_of(uri)
         return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) if self._has_below(path) else e
 
-    def cat_ranges(self, paths: list[str], starts: Any, ends: Any, max_gap: Optional[int] = None, on_error: str = "return",
-                   **kwargs: Any) -> list[Any]:
-        """[start, end) of each path, in parallel. max_gap: ranges of a file that are at most so far apart are read as one."""
+    def cat_ranges(self, paths: list[str], starts: Any, ends: Any, max_gap: Optional[int] = None,
+                   on_error: str = "return", **kwargs: Any) -> list[Any]:
+        """[start, end) of each path, in parallel. max_gap: ranges of a file at most so far apart are read as one."""
         if not isinstance(paths, list):
             raise TypeError("expected paths to be a list")
         starts = starts if isinstance(starts, list) else [starts] * len(paths)
@@ -509,15 +513,15 @@ class S3dlioFileSystem(AbstractFileSystem):
     def get_file(self, rpath: str, lpath: Any, callback: Any = DEFAULT_CALLBACK, outfile: Any = None,
                  **kwargs: Any) -> None:
         """An object into a file, which appears when it is complete and checked, or into an open one."""
-        uri = self.uri(rpath) if "/" in self._strip_protocol(rpath) else None
         if outfile is None and isfilelike(lpath):
             outfile = lpath
-        if uri is None:   # a bucket
+        if outfile is not None:
+            self._get_into(self.uri(rpath), outfile, callback)
+            return
+        if not split(self._strip_protocol(rpath))[1] and self.isdir(rpath):
             os.makedirs(lpath, exist_ok=True)
             return
-        if outfile is not None:
-            self._get_into(uri, outfile, callback)
-            return
+        uri = self.uri(rpath)
         target = os.fspath(lpath)
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
         if os.path.isdir(target) and not self.isdir(rpath):
