@@ -210,13 +210,15 @@ class Stream:
 
     def _restarting(self, read: Callable[[], T]) -> T:
         first, end = self.position, self.end
+        left = self._transport.retry.attempts - 1   # of these: bytes that are read again are no progress
         while True:
             try:
                 return read()
             except (errors.ObjectChangedError, errors.TruncatedError) as e:
                 self._drop(reuse=False)
-                if self._pinned:
+                if self._pinned or left == 0:
                     raise
+                left -= 1
                 self._restart(first, end)
                 self._attempts.again(e)
 
