@@ -87,6 +87,7 @@ def _work(shared: _Shared) -> None:
         except Exception as e:   # noqa: BLE001 - it is raised where the consumer is
             result = e
         shared.results.put((number, item, taken, result))
+        del result   # or this thread would hold on to it until its next one is there
 
 
 class GetMany(Generic[I, T]):
