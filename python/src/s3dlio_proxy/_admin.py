@@ -78,7 +78,7 @@ class WarmJob:
         Raises WarmError, whose `job` is the status, when it failed or was cancelled, or an object could not be read."""
         end = None if timeout is None else time.monotonic() + timeout
         pause = _POLL_MIN
-        with Reporter(progress, None, "warm", "objects") as report:
+        with Reporter(progress, None, "warm", " objects") as report:
             while True:
                 s = self.status()
                 report.at(s.done + s.failed, s.total)

@@ -50,6 +50,8 @@ class ObjectReader(io.RawIOBase):
 
     def tell(self) -> int:
         """Bytes from the begin."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -55,4 +55,4 @@ def _bar(total: Optional[int], what: str, unit: str) -> Any:
         from tqdm import tqdm
     except ImportError:
         raise ImportError("progress=True needs tqdm: pip install 's3dlio-proxy[progress]', or give a function") from None
-    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, unit_divisor=1024 if unit == "B" else 1000)
+    return tqdm(total=total, desc=what, unit=unit, unit_scale=unit == "B", unit_divisor=1024)
