@@ -83,3 +83,13 @@ def test_a_wheel_has_the_sources_the_types_and_the_entry_point(tmp_path):
     assert b"s3dlio = s3dlio_proxy.fsspec:" in wheel.read(meta)
     requires = wheel.read(next(n for n in names if n.endswith("/METADATA"))).decode()
     assert "Requires-Python: >=3.9" in requires and "Provides-Extra: torch" in requires
+    # and installed, away from the sources, it is the command and the protocol that it says
+    installed = str(tmp_path / "installed")
+    tool("pip", "install", "-q", "--no-deps", "--no-index", "--disable-pip-version-check", "--target", installed, wheel.filename)
+    code = ("import importlib.metadata as m, s3dlio_proxy, runpy, sys; assert s3dlio_proxy.__file__.startswith(sys.argv[1]); "
+            "assert m.version('s3dlio-proxy') == s3dlio_proxy.__version__; "
+            "assert [e for e in m.entry_points(group='fsspec.specs') if e.name == 's3dlio']; "
+            "sys.argv = ['s3dlio_proxy', '--version']; runpy.run_module('s3dlio_proxy', run_name='__main__')")
+    p = subprocess.run([sys.executable, "-c", code, installed], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+                       env={**os.environ, "PYTHONPATH": installed})
+    assert p.returncode == 0 and p.stdout == "0.1.0\n", p.stdout + p.stderr
