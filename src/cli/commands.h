@@ -1,0 +1,13 @@
+/* commands.h - every command, in the order in which the help shows them. X(name): `command_NAME` is its row. */
+#ifndef S3P_CLI_COMMANDS_H
+#define S3P_CLI_COMMANDS_H
+
+#include "cli/cli.h"
+
+#define COMMAND_TABLE(X) X(health)
+
+#define X(name) extern const struct command command_##name;
+COMMAND_TABLE(X)
+#undef X
+
+#endif

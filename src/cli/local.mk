@@ -1,0 +1,21 @@
+# s3dlio-cli: everything but its main() is a library, so that unit tests can use it.
+noinst_LIBRARIES += libcli.a
+libcli_a_SOURCES = \
+    src/cli/admin.c \
+    src/cli/bodies.c \
+    src/cli/call.c \
+    src/cli/cmd_health.c \
+    src/cli/net.c \
+    src/cli/options.c \
+    src/cli/out.c \
+    src/cli/place.c
+noinst_HEADERS += \
+    src/cli/admin.h \
+    src/cli/call.h \
+    src/cli/cli.h \
+    src/cli/commands.h \
+    src/cli/net.h \
+    src/cli/place.h
+bin_PROGRAMS += s3dlio-cli
+s3dlio_cli_SOURCES = src/cli/main.c
+s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
