@@ -45,7 +45,7 @@ struct command {
     const char *args;         /* as the help shows them: "s3://BUCKET/KEY... TARGET" */
     const char *summary;      /* one line */
     const char *details;      /* more lines for its --help and the man page; NULL: none */
-    const struct opt *opts;   /* ends with .name NULL; NULL: none */
+    const struct opt *opts;   /* the last has no name; NULL: none */
     size_t opts_bytes;        /* of its options' struct, which starts zeroed */
     int min_args, max_args;   /* -1: no bound */
     bool offline;             /* needs no connection: cli->net is closed */
@@ -53,7 +53,7 @@ struct command {
     int (*run)(struct cli *cli, const void *opts, int nargs, char **args);
     void (*defaults)(void *opts); /* before the options are read; NULL: zeros are right */
 };
-/* All commands, ended by .name NULL: of main.c. */
+/* All commands; the last is NULL. Of main.c. */
 extern const struct command *const cli_commands[];
 
 enum progress_mode { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_PLAIN, PROGRESS_NONE };

@@ -5,6 +5,7 @@ libcli_a_SOURCES = \
     src/cli/bodies.c \
     src/cli/call.c \
     src/cli/cmd_health.c \
+    src/cli/lister.c \
     src/cli/net.c \
     src/cli/options.c \
     src/cli/out.c \
@@ -14,8 +15,11 @@ noinst_HEADERS += \
     src/cli/call.h \
     src/cli/cli.h \
     src/cli/commands.h \
+    src/cli/lister.h \
     src/cli/net.h \
-    src/cli/place.h
+    src/cli/oplog.h \
+    src/cli/place.h \
+    src/cli/progress.h
 bin_PROGRAMS += s3dlio-cli
 s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
