@@ -65,6 +65,7 @@ struct cli {
     const char *progress;   /* --progress: auto, bar, plain, none */
     enum progress_mode progress_mode;
     const char *oplog_file; /* --op-log */
+    struct oplog *oplog;    /* oplog.h; NULL: none. Open while a command runs that is not offline */
     const char *admin_path; /* --admin-path: "/_s3dlio/" */
     const struct command *command;
 };

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "cli/oplog.h"
 #include "s3/listing.h"
 
 #define LISTER_LOW 2000u              /* fewer wait: the next page is asked for */
@@ -77,10 +78,22 @@ static void page_filled(void *arg, size_t n)
     strbuf_add(&l->text, l->space, n);
 }
 
+static void page_log(const struct lister *l, uint64_t entries)
+{
+    const struct call_result *r = &l->failure;
+    char why[512];
+    struct op o = {.op = "LIST", .n_objects = entries, .bucket = l->bucket, .key = l->prefix, .start_ns = r->start_ns,
+                   .first_byte_ns = r->bytes ? r->first_byte_ns : 0, .end_ns = r->end_ns};
+
+    if (r->err != ERR_OK) o.error = call_why(r, why, sizeof why);
+    oplog_add(l->net->oplog, &o);
+}
+
 static void page_end(void *arg, const struct call_result *r)
 {
     struct lister *l = arg;
     char *token = NULL;
+    size_t before = l->waiting;
 
     l->call = NULL;
     l->failure = *r;
@@ -89,6 +102,7 @@ static void page_end(void *arg, const struct call_result *r)
         /* a page that leads to itself would never end */
         if (token && l->token && strcmp(token, l->token) == 0) l->failure.err = ERR_PROTOCOL;
     }
+    page_log(l, l->waiting - before);
     free(l->token);
     l->token = token;
     l->text.n = 0;

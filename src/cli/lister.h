@@ -1,5 +1,6 @@
 /* lister.h - the objects below a prefix, page by page (S3 API Reference, ListObjectsV2), fetched ahead while they are used.
- * Bounded: the next page is asked for when fewer than LISTER_LOW entries wait. Main thread only. */
+ * Bounded: the next page is asked for when fewer than LISTER_LOW entries wait. Every page is an operation in net's op-log.
+ * Main thread only. */
 #ifndef S3P_CLI_LISTER_H
 #define S3P_CLI_LISTER_H
 

@@ -7,9 +7,11 @@ libcli_a_SOURCES = \
     src/cli/cmd_health.c \
     src/cli/lister.c \
     src/cli/net.c \
+    src/cli/oplog.c \
     src/cli/options.c \
     src/cli/out.c \
-    src/cli/place.c
+    src/cli/place.c \
+    src/cli/progress.c
 noinst_HEADERS += \
     src/cli/admin.h \
     src/cli/call.h \

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/oplog.h"
 
 const struct command *const cli_commands[] = {
 #define X(name) &command_##name,
@@ -12,18 +13,49 @@ const struct command *const cli_commands[] = {
     NULL,
 };
 
-static int run(struct cli *cli, const void *opts, int nargs, char **args)
+/* What the command line asks for beside the command itself. False: what is wrong has been said. */
+static bool begin(struct cli *cli)
 {
     char msg[512];
 
-    if (log_open(cli->verbose ? "stderr" : "off", cli->verbose ? LOG_DEBUG : LOG_ERROR) != ERR_OK) return EXIT_FAILED;
-    if (!cli->command->offline && !net_open(&cli->net, &cli->net_options, msg, sizeof msg)) {
+    if (cli->command->offline) return true;
+    if (!net_open(&cli->net, &cli->net_options, msg, sizeof msg)) {
         cli_error("%s", msg);
+        return false;
+    }
+    if (!cli->oplog_file || oplog_open(cli->oplog_file, cli->net.url, NULL, &cli->oplog, msg, sizeof msg)) {
+        cli->net.oplog = cli->oplog;
+        return true;
+    }
+    cli_error("--op-log: %s", msg);
+    net_close(&cli->net);
+    return false;
+}
+
+/* A log that is not whole is a failure of a command that did all it should. */
+static int end(struct cli *cli, int code)
+{
+    char msg[512];
+
+    if (cli->command->offline) return code;
+    if (cli->net.interrupted && code != EXIT_OK) code = EXIT_INTERRUPTED;
+    if (!oplog_close(cli->oplog, msg, sizeof msg)) {
+        cli_error("--op-log: %s", msg);
+        if (code == EXIT_OK) code = EXIT_FAILED;
+    }
+    cli->oplog = cli->net.oplog = NULL;
+    net_close(&cli->net);
+    return code;
+}
+
+static int run(struct cli *cli, const void *opts, int nargs, char **args)
+{
+    if (log_open(cli->verbose ? "stderr" : "off", cli->verbose ? LOG_DEBUG : LOG_ERROR) != ERR_OK) return EXIT_FAILED;
+    if (!begin(cli)) {
+        log_close();
         return EXIT_USAGE;
     }
-    int code = cli->command->run(cli, opts, nargs, args);
-    if (cli->net.interrupted && code != EXIT_OK) code = EXIT_INTERRUPTED;
-    if (!cli->command->offline) net_close(&cli->net);
+    int code = end(cli, cli->command->run(cli, opts, nargs, args));
     log_close();
     return cli_flush(code);
 }

@@ -32,6 +32,7 @@ struct net {
     struct origin_worker *worker;
     struct retry_budget budget;
     char url[640];           /* the endpoint, without what could be secret */
+    struct oplog *oplog;     /* oplog.h: where listers log their pages; NULL: nowhere. The owner of the net sets it */
     bool interrupted;
     void (*on_interrupt)(void *arg); /* cancels what is under way; NULL: only the loop stops */
     void *interrupt_arg;

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -15,7 +16,8 @@ static void say(const char *fmt, va_list args)
     /* names of objects may hold anything; a terminal must not act on it */
     for (int i = 0; i < n && line[i]; i++)
         if ((unsigned char)line[i] < ' ' || line[i] == 0x7f) line[i] = '?';
-    fprintf(stderr, CLI_NAME ": %s\n", line);
+    /* a bar may stand there, with the cursor at its begin (progress.h) */
+    fprintf(stderr, "%s" CLI_NAME ": %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", line);
 }
 
 void cli_error(const char *fmt, ...)

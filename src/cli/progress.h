@@ -18,4 +18,16 @@ void progress_line(struct progress *p, const char *fmt, ...) __attribute__((form
  * progress none). NULL is fine everywhere. */
 void progress_end(struct progress *p, bool summary);
 
+/* What is shown, for progress.c and its test: one line of at most `columns` characters, what matters least left out first;
+ * bar false: without the drawn bar. buf of at least PROGRESS_LINE bytes; returns it. */
+#define PROGRESS_LINE 512
+struct progress_view {
+    const char *what;
+    uint64_t objects, bytes, total_objects, total_bytes;
+    bool final;              /* the totals are all */
+    double bytes_per_s, objects_per_s; /* of the last seconds */
+    double elapsed_s;
+};
+char *progress_render(const struct progress_view *v, unsigned columns, bool bar, char *buf);
+
 #endif
