@@ -4,7 +4,10 @@
 
 #include "cli/cli.h"
 
-#define COMMAND_TABLE(X) X(health)
+#define COMMAND_TABLE(X) \
+    X(get) \
+    X(download) \
+    X(health)
 
 #define X(name) extern const struct command command_##name;
 COMMAND_TABLE(X)

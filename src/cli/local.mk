@@ -4,24 +4,43 @@ libcli_a_SOURCES = \
     src/cli/admin.c \
     src/cli/bodies.c \
     src/cli/call.c \
+    src/cli/cmd_get.c \
     src/cli/cmd_health.c \
+    src/cli/download.c \
+    src/cli/download_finish.c \
+    src/cli/download_part.c \
+    src/cli/download_state.c \
     src/cli/lister.c \
     src/cli/net.c \
     src/cli/oplog.c \
     src/cli/options.c \
     src/cli/out.c \
+    src/cli/outfile.c \
+    src/cli/paths.c \
     src/cli/place.c \
-    src/cli/progress.c
+    src/cli/progress.c \
+    src/cli/source_local.c \
+    src/cli/source_remote.c \
+    src/cli/sums.c \
+    src/cli/transfer.c
 noinst_HEADERS += \
     src/cli/admin.h \
     src/cli/call.h \
     src/cli/cli.h \
+    src/cli/cmd_transfer.h \
     src/cli/commands.h \
+    src/cli/download.h \
+    src/cli/download_impl.h \
     src/cli/lister.h \
     src/cli/net.h \
     src/cli/oplog.h \
+    src/cli/outfile.h \
+    src/cli/paths.h \
     src/cli/place.h \
-    src/cli/progress.h
+    src/cli/progress.h \
+    src/cli/sources.h \
+    src/cli/sums.h \
+    src/cli/transfer.h
 bin_PROGRAMS += s3dlio-cli
 s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
