@@ -12,11 +12,11 @@ import json
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import termios
 import time
+from signal import SIGINT, SIGKILL
 
 import net
 import proxy
@@ -85,7 +85,7 @@ class Running:
         self._err.seek(0)
         return self._err.read().decode(errors="replace")
 
-    def signal(self, sig=signal.SIGINT):
+    def signal(self, sig=SIGINT):
         self.process.send_signal(sig)
 
     def rss_kib(self, what="VmRSS"):
@@ -103,7 +103,7 @@ class Running:
         self._err.seek(0)
         return Ran(self.args, self.process.returncode, self._out.read(), self._err.read())
 
-    def interrupt(self, sig=signal.SIGINT, timeout=5):
+    def interrupt(self, sig=SIGINT, timeout=5):
         """What is promised is a second; what is judged leaves room for busy machines."""
         self.signal(sig)
         return self.wait(timeout)
@@ -257,7 +257,7 @@ class Terminal:
 
     def kill(self):
         if self.code is None:
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, SIGKILL)
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def close(self):

@@ -1,17 +1,12 @@
 """--op-log: every operation in the columns that s3dlio's and warp's tools read, whatever becomes of the command."""
-import csv
-import datetime
-import io
-
 import cli as cli_module
 import pytest
 
 pytestmark = pytest.mark.ways("h1", "h2tls", san=("h1",))
 
 
-def test_a_log_that_cannot_be_made_is_an_error_and_nothing_is_done(cli, http, origin):
-    p = http()
-    ran = cli.to(p)("--op-log", "/nonexistent/x.tsv.zst", "health").failed(cli_module.USAGE)
+def test_a_log_that_cannot_be_made_is_an_error_and_nothing_is_done(cli, http):
+    ran = cli.to(http())("--op-log", "/nonexistent/x.tsv.zst", "health").failed(cli_module.USAGE)
     assert ran.err == "s3dlio-cli: --op-log: cannot create /nonexistent/x.tsv.zst: No such file or directory\n"
 
 
