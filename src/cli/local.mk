@@ -5,13 +5,16 @@ libcli_a_SOURCES = \
     src/cli/bodies.c \
     src/cli/call.c \
     src/cli/cmd_health.c \
+    src/cli/cmd_stats.c \
     src/cli/lister.c \
     src/cli/net.c \
     src/cli/oplog.c \
     src/cli/options.c \
     src/cli/out.c \
     src/cli/place.c \
-    src/cli/progress.c
+    src/cli/progress.c \
+    src/cli/stats_view.c \
+    src/cli/stats_watch.c
 noinst_HEADERS += \
     src/cli/admin.h \
     src/cli/call.h \
@@ -21,7 +24,9 @@ noinst_HEADERS += \
     src/cli/net.h \
     src/cli/oplog.h \
     src/cli/place.h \
-    src/cli/progress.h
+    src/cli/progress.h \
+    src/cli/stats_view.h \
+    src/cli/stats_watch.h
 bin_PROGRAMS += s3dlio-cli
 s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
