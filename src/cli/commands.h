@@ -4,7 +4,7 @@
 
 #include "cli/cli.h"
 
-#define COMMAND_TABLE(X) X(health) X(stats)
+#define COMMAND_TABLE(X) X(health) X(stats) X(bench)
 
 #define X(name) extern const struct command command_##name;
 COMMAND_TABLE(X)

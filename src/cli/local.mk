@@ -2,8 +2,14 @@
 noinst_LIBRARIES += libcli.a
 libcli_a_SOURCES = \
     src/cli/admin.c \
+    src/cli/bench_count.c \
+    src/cli/bench_objects.c \
+    src/cli/bench_pattern.c \
+    src/cli/bench_report.c \
+    src/cli/bench_run.c \
     src/cli/bodies.c \
     src/cli/call.c \
+    src/cli/cmd_bench.c \
     src/cli/cmd_health.c \
     src/cli/cmd_stats.c \
     src/cli/lister.c \
@@ -17,6 +23,7 @@ libcli_a_SOURCES = \
     src/cli/stats_watch.c
 noinst_HEADERS += \
     src/cli/admin.h \
+    src/cli/bench.h \
     src/cli/call.h \
     src/cli/cli.h \
     src/cli/commands.h \
