@@ -5,9 +5,8 @@
 #include "cli/cli.h"
 
 #define COMMAND_TABLE(X) \
-    X(get) \
-    X(download) \
-    X(health)
+    X(get) X(download) \
+    X(health) X(stats) X(bench)
 
 #define X(name) extern const struct command command_##name;
 COMMAND_TABLE(X)

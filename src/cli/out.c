@@ -1,6 +1,7 @@
 /* out.c - what commands print. See cli.h. */
 #include <errno.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,11 +74,19 @@ json_t *cli_json_str(struct str s)
     return v;
 }
 
+/* errno may be that of something later: the pipe is asked whether anybody still reads it. */
+static bool reader_left(void)
+{
+    struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
+}
+
 int cli_flush(int code)
 {
+    errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout)) return code;
-    if (errno == EPIPE) return code;
-    cli_error("cannot write to standard output: %s", strerror(errno));
+    if (errno == EPIPE || reader_left()) return code;
+    cli_error("cannot write to standard output%s%s", errno ? ": " : "", errno ? strerror(errno) : "");
     return code == EXIT_OK ? EXIT_FAILED : code;
 }
 
