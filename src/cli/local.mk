@@ -4,24 +4,39 @@ libcli_a_SOURCES = \
     src/cli/admin.c \
     src/cli/bodies.c \
     src/cli/call.c \
+    src/cli/cmd_buckets.c \
+    src/cli/cmd_cached.c \
     src/cli/cmd_health.c \
+    src/cli/cmd_ls.c \
+    src/cli/cmd_mark.c \
+    src/cli/cmd_purge.c \
+    src/cli/cmd_rm.c \
+    src/cli/cmd_stat.c \
+    src/cli/cmd_warm.c \
+    src/cli/delete_doc.c \
     src/cli/lister.c \
     src/cli/net.c \
     src/cli/oplog.c \
     src/cli/options.c \
     src/cli/out.c \
+    src/cli/pattern.c \
     src/cli/place.c \
-    src/cli/progress.c
+    src/cli/progress.c \
+    src/cli/remove.c
 noinst_HEADERS += \
     src/cli/admin.h \
+    src/cli/buckets.h \
     src/cli/call.h \
     src/cli/cli.h \
     src/cli/commands.h \
+    src/cli/delete_doc.h \
     src/cli/lister.h \
     src/cli/net.h \
     src/cli/oplog.h \
+    src/cli/pattern.h \
     src/cli/place.h \
-    src/cli/progress.h
+    src/cli/progress.h \
+    src/cli/remove.h
 bin_PROGRAMS += s3dlio-cli
 s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
