@@ -2,6 +2,7 @@
 #include "cli/admin.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define ANSWER_BYTES ((size_t)256 << 20)
@@ -35,19 +36,15 @@ static struct body *text_body(void *arg)
     return body_of_memory(t->text);
 }
 
-static int admin_failed(const struct cli *cli, const char *name, const struct call_result *r)
+static int admin_failed(const struct cli *cli, const char *name, const struct call_result *r, char *why, size_t n)
 {
-    char why[512];
+    char text[512];
 
     if (r->err == ERR_CANCELLED && cli->net.interrupted) return EXIT_INTERRUPTED;
-    call_why(r, why, sizeof why);
-    if (r->status == 0 || r->by_proxy || r->status < 300 || r->status >= 500) {
-        cli_error("%s at %s: %s", name, cli->net.url, why);
-        return r->by_proxy && call_not_found(r) ? EXIT_NOT_THERE : EXIT_FAILED;
-    }
-    cli_error("%s at %s: %s (this is no admin route of s3dlio-proxy; --admin-path and --endpoint-url say where there is one)", name,
-              cli->net.url, why);
-    return EXIT_FAILED;
+    bool elsewhere = r->status >= 300 && r->status < 500 && !r->by_proxy;
+    snprintf(why, n, "%s at %s: %s%s", name, cli->net.url, call_why(r, text, sizeof text),
+             elsewhere ? " (this is no admin route of s3dlio-proxy; --admin-path and --endpoint-url say where there is one)" : "");
+    return r->by_proxy && call_not_found(r) ? EXIT_NOT_THERE : EXIT_FAILED;
 }
 
 /* What a key in a JSON text cannot be, a percent-encoded path is. */
@@ -82,7 +79,8 @@ int admin_not_understood(const struct cli *cli, const char *name)
     return EXIT_FAILED;
 }
 
-int admin_ask(struct cli *cli, enum method method, const char *name, struct str query, const char *body, char **answer)
+int admin_try(struct cli *cli, enum method method, const char *name, struct str query, const char *body, char **answer, char *why,
+              size_t n)
 {
     static const struct hdr json_type = {{"content-type", 12}, {"application/json", 16}, HDR_CONTENT_TYPE};
     struct strbuf path, text;
@@ -93,6 +91,7 @@ int admin_ask(struct cli *cli, enum method method, const char *name, struct str 
     int code = EXIT_FAILED;
 
     *answer = NULL;
+    why[0] = '\0';
     strbuf_init(&path, 4096);
     strbuf_init(&text, ANSWER_BYTES);
     if (body) {
@@ -103,32 +102,52 @@ int admin_ask(struct cli *cli, enum method method, const char *name, struct str 
         q.nhdrs = 1;
     }
     if (!admin_address(cli, name, &q, &path)) {
-        cli_error("--admin-path %s: expected a path such as /_s3dlio/", cli->admin_path);
+        snprintf(why, n, "--admin-path %s: expected a path such as /_s3dlio/", cli->admin_path);
         code = EXIT_USAGE;
     } else {
         call_wait(&cli->net, &q, &s, &r);
-        if (r.err != ERR_OK) code = admin_failed(cli, name, &r);
+        if (r.err != ERR_OK) code = admin_failed(cli, name, &r, why, n);
         else if ((*answer = strndup(text.p ? text.p : "", text.n)) != NULL) code = EXIT_OK;
-        else cli_error("%s", err_text(ERR_NOMEM));
+        else snprintf(why, n, "%s", err_text(ERR_NOMEM));
     }
     strbuf_free(&path);
     strbuf_free(&text);
     return code;
 }
 
-int admin_ask_json(struct cli *cli, enum method method, const char *name, struct str query, const char *body, json_t **answer)
+int admin_try_json(struct cli *cli, enum method method, const char *name, struct str query, const char *body, json_t **answer,
+                   char *why, size_t n)
 {
     char *text;
-    json_error_t why;
-    int code = admin_ask(cli, method, name, query, body, &text);
+    json_error_t error;
+    int code = admin_try(cli, method, name, query, body, &text, why, n);
 
     *answer = NULL;
     if (code != EXIT_OK) return code;
-    *answer = json_loads(text, 0, &why);
+    *answer = json_loads(text, 0, &error);
     free(text);
     if (*answer) return EXIT_OK;
-    cli_error("%s at %s: the answer is no JSON (line %d): is this the admin route of s3dlio-proxy?", name, cli->net.url, why.line);
+    snprintf(why, n, "%s at %s: the answer is no JSON (line %d): is this the admin route of s3dlio-proxy?", name, cli->net.url,
+             error.line);
     return EXIT_FAILED;
+}
+
+int admin_ask(struct cli *cli, enum method method, const char *name, struct str query, const char *body, char **answer)
+{
+    char why[1024];
+    int code = admin_try(cli, method, name, query, body, answer, why, sizeof why);
+
+    if (why[0]) cli_error("%s", why);
+    return code;
+}
+
+int admin_ask_json(struct cli *cli, enum method method, const char *name, struct str query, const char *body, json_t **answer)
+{
+    char why[1024];
+    int code = admin_try_json(cli, method, name, query, body, answer, why, sizeof why);
+
+    if (why[0]) cli_error("%s", why);
+    return code;
 }
 
 int admin_post_json(struct cli *cli, const char *name, json_t *body, json_t **answer)

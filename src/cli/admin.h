@@ -8,9 +8,15 @@
  * NUL-terminated, the caller's to free; NULL with any other result than EXIT_OK. Says what is wrong, and returns an exit
  * code. */
 int admin_ask(struct cli *cli, enum method method, const char *name, struct str query, const char *body, char **answer);
-/* The same, as JSON; the caller's reference. */
+/* The same, but what is wrong is put into why (no line end), for those who print it elsewhere; "" when interrupted. */
+int admin_try(struct cli *cli, enum method method, const char *name, struct str query, const char *body, char **answer, char *why,
+              size_t n);
+/* As admin_ask, as JSON; the caller's reference. */
 int admin_ask_json(struct cli *cli, enum method method, const char *name, struct str query, const char *body,
                    struct json_t **answer);
+/* As admin_try, as JSON. */
+int admin_try_json(struct cli *cli, enum method method, const char *name, struct str query, const char *body,
+                   struct json_t **answer, char *why, size_t n);
 /* The same with a document to send, which is taken; NULL counts as out of memory. */
 int admin_post_json(struct cli *cli, const char *name, struct json_t *body, struct json_t **answer);
 

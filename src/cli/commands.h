@@ -7,7 +7,7 @@
 #define COMMAND_TABLE(X)                                                                                                     \
     X(ls) X(stat) X(rm)                                                                                                      \
     X(list_buckets) X(create_bucket) X(delete_bucket)                                                                        \
-    X(warm) X(purge) X(mark) X(cached)                                                                                       \
+    X(warm) X(purge) X(mark) X(cached) X(stats)                                                                                       \
     X(health)
 
 #define X(name) extern const struct command command_##name;

@@ -14,6 +14,7 @@ libcli_a_SOURCES = \
     src/cli/cmd_stat.c \
     src/cli/cmd_warm.c \
     src/cli/delete_doc.c \
+    src/cli/cmd_stats.c \
     src/cli/lister.c \
     src/cli/net.c \
     src/cli/oplog.c \
@@ -22,7 +23,9 @@ libcli_a_SOURCES = \
     src/cli/pattern.c \
     src/cli/place.c \
     src/cli/progress.c \
-    src/cli/remove.c
+    src/cli/remove.c \
+    src/cli/stats_view.c \
+    src/cli/stats_watch.c
 noinst_HEADERS += \
     src/cli/admin.h \
     src/cli/buckets.h \
@@ -36,7 +39,9 @@ noinst_HEADERS += \
     src/cli/pattern.h \
     src/cli/place.h \
     src/cli/progress.h \
-    src/cli/remove.h
+    src/cli/remove.h \
+    src/cli/stats_view.h \
+    src/cli/stats_watch.h
 bin_PROGRAMS += s3dlio-cli
 s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)

@@ -94,18 +94,19 @@ json_t *cli_json_str(struct str s)
     return v;
 }
 
-/* Not by errno: the write that failed may be long past. */
+/* errno may be that of something later: the pipe is asked whether anybody still reads it. */
 static bool reader_left(void)
 {
     struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
-    return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+    return poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
 }
 
 int cli_flush(int code)
 {
+    errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout)) return code;
     if (errno == EPIPE || reader_left()) return code;
-    cli_error("cannot write to standard output: %s", strerror(errno));
+    cli_error("cannot write to standard output%s%s", errno ? ": " : "", errno ? strerror(errno) : "");
     return code == EXIT_OK ? EXIT_FAILED : code;
 }
 
