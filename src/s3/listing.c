@@ -72,46 +72,152 @@ static struct str unescaped(struct pool *pool, struct str s)
     return str_make(text, (size_t)(w - text));
 }
 
-static enum err keys_parse(struct pool *pool, struct str page, bool encoded, bool (*key)(void *arg, struct str key), void *arg)
+/* An element's text, decoded; {NULL, 0}: memory ran out. One that is not there is empty. */
+static struct str text_of(struct pool *pool, struct str item, const char *name)
 {
+    struct str t = element(&item, name);
+    return t.p ? unescaped(pool, t) : str_make("", 0);
+}
+
+/* Some write spaces as forms do; a plus sign itself is always encoded. */
+static struct str url_decoded(struct pool *pool, struct str k)
+{
+    for (size_t i = 0; i < k.n; i++)
+        if (k.p[i] == '+') ((char *)(uintptr_t)k.p)[i] = ' ';
+    return uri_decode(pool, k);
+}
+
+static enum err entry_read(struct pool *pool, struct str item, bool encoded, struct listing_entry *e)
+{
+    const char *name = e->is_prefix ? "Prefix" : "Key";
+    struct str part = item, size, raw = element(&part, name);
+
+    if (!raw.p) return ERR_PROTOCOL;
+    e->key = unescaped(pool, raw);
+    if (e->key.p && encoded) e->key = url_decoded(pool, e->key);
+    if (!e->key.p) return ERR_NOMEM;
+    if (e->is_prefix) return ERR_OK;
+    size = text_of(pool, item, "Size");
+    e->etag = text_of(pool, item, "ETag");
+    e->modified = text_of(pool, item, "LastModified");
+    e->storage_class = text_of(pool, item, "StorageClass");
+    if (!size.p || !e->etag.p || !e->modified.p || !e->storage_class.p) return ERR_NOMEM;
+    return size.n == 0 || str_to_u64(size, &e->size) ? ERR_OK : ERR_PROTOCOL;
+}
+
+struct entries {
+    struct pool *pool;
+    bool encoded;
+    bool (*entry)(void *arg, const struct listing_entry *e);
+    void *arg;
+};
+
+static enum err entries_parse(const struct entries *w, struct str page, const char *name)
+{
+    bool is_prefix = strcmp(name, "CommonPrefixes") == 0;
     struct str item;
 
-    while ((item = element(&page, "Contents")).p) {
-        struct str k = element(&item, "Key");
-        if (!k.p) return ERR_PROTOCOL;
-        k = unescaped(pool, k);
-        if (k.p && encoded) {
-            /* Some write spaces as forms do; a plus sign itself is always encoded. */
-            for (size_t i = 0; i < k.n; i++)
-                if (k.p[i] == '+') ((char *)(uintptr_t)k.p)[i] = ' ';
-            k = uri_decode(pool, k);
-        }
-        if (!k.p || !key(arg, k)) return ERR_NOMEM;
-        pool_reset(pool);
+    while ((item = element(&page, name)).p) {
+        struct listing_entry e = {.is_prefix = is_prefix};
+        enum err why = entry_read(w->pool, item, w->encoded, &e);
+        if (why != ERR_OK) return why;
+        if (!w->entry(w->arg, &e)) return ERR_NOMEM;
+        pool_reset(w->pool);
     }
     return ERR_OK;
 }
 
-enum err listing_parse(struct str document, bool (*key)(void *arg, struct str key), void *arg, char **token)
+static bool is_document(struct str document, const char *root)
 {
-    struct str rest = document, part = document, truncated, next;
-    struct pool *pool = pool_create(SIZE_MAX / 2);
+    char open[64], close[64];
+    int n = snprintf(open, sizeof open, "<%s", root), m = snprintf(close, sizeof close, "</%s>", root);
+    return document.n && memmem(document.p, document.n, open, (size_t)n) && memmem(document.p, document.n, close, (size_t)m);
+}
+
+/* What leads to the next page. */
+static enum err token_read(struct str document, char **token)
+{
+    struct str part = document, truncated = element(&part, "IsTruncated");
+
+    if (!str_eq(truncated, STR_LIT("true"))) return ERR_OK;
+    part = document;
+    if (!element(&part, "NextContinuationToken").n) return ERR_PROTOCOL; /* there is more, and no way to it */
+    *token = listing_text(document, "NextContinuationToken");
+    return *token ? ERR_OK : ERR_NOMEM;
+}
+
+enum err listing_entries(struct str document, bool (*entry)(void *arg, const struct listing_entry *e), void *arg, char **token)
+{
+    struct str part = document;
+    struct entries w = {.pool = pool_create(SIZE_MAX / 2), .entry = entry, .arg = arg};
+    enum err e = is_document(document, "ListBucketResult") ? ERR_OK : ERR_PROTOCOL;
 
     *token = NULL;
+    if (!w.pool) return ERR_NOMEM;
+    w.encoded = str_eq(element(&part, "EncodingType"), STR_LIT("url"));
+    if (e == ERR_OK) e = entries_parse(&w, document, "Contents");
+    if (e == ERR_OK) e = entries_parse(&w, document, "CommonPrefixes");
+    pool_destroy(w.pool);
+    return e == ERR_OK ? token_read(document, token) : e;
+}
+
+struct keys {
+    bool (*key)(void *arg, struct str key);
+    void *arg;
+};
+
+static bool keys_entry(void *arg, const struct listing_entry *e)
+{
+    const struct keys *k = arg;
+    return e->is_prefix || k->key(k->arg, e->key);
+}
+
+enum err listing_parse(struct str document, bool (*key)(void *arg, struct str key), void *arg, char **token)
+{
+    struct keys k = {key, arg};
+    return listing_entries(document, keys_entry, &k, token);
+}
+
+enum err listing_buckets(struct str document, bool (*bucket)(void *arg, struct str name, struct str created), void *arg)
+{
+    struct str rest = document, item;
+    struct pool *pool = pool_create(SIZE_MAX / 2);
+    enum err e = is_document(document, "ListAllMyBucketsResult") ? ERR_OK : ERR_PROTOCOL;
+
     if (!pool) return ERR_NOMEM;
-    bool is_listing = document.n && memmem(document.p, document.n, "<ListBucketResult", 17) &&
-                      memmem(document.p, document.n, "</ListBucketResult>", 19);
-    struct str encoding = element(&part, "EncodingType");
-    enum err e = is_listing ? keys_parse(pool, rest, str_eq(encoding, STR_LIT("url")), key, arg) : ERR_PROTOCOL;
-    part = document;
-    truncated = element(&part, "IsTruncated");
-    part = document;
-    next = element(&part, "NextContinuationToken");
-    if (e == ERR_OK && str_eq(truncated, STR_LIT("true"))) {
-        struct str t = unescaped(pool, next);
-        if (!next.n) e = ERR_PROTOCOL; /* there is more, and no way to it */
-        else if (!t.p || !(*token = strndup(t.p, t.n))) e = ERR_NOMEM;
+    while (e == ERR_OK && (item = element(&rest, "Bucket")).p) {
+        struct str name = text_of(pool, item, "Name"), created = text_of(pool, item, "CreationDate");
+        if (!name.p || !created.p || !bucket(arg, name, created)) e = ERR_NOMEM;
+        pool_reset(pool);
     }
     pool_destroy(pool);
     return e;
+}
+
+enum err listing_deleted(struct str document, bool (*failed)(void *arg, struct str key, struct str code, struct str message),
+                         void *arg)
+{
+    struct str rest = document, item;
+    struct pool *pool = pool_create(SIZE_MAX / 2);
+    enum err e = is_document(document, "DeleteResult") ? ERR_OK : ERR_PROTOCOL;
+
+    if (!pool) return ERR_NOMEM;
+    while (e == ERR_OK && (item = element(&rest, "Error")).p) {
+        struct str key = text_of(pool, item, "Key"), code = text_of(pool, item, "Code"), message = text_of(pool, item, "Message");
+        if (!key.p || !code.p || !message.p || !failed(arg, key, code, message)) e = ERR_NOMEM;
+        pool_reset(pool);
+    }
+    pool_destroy(pool);
+    return e;
+}
+
+char *listing_text(struct str document, const char *name)
+{
+    struct str t = element(&document, name);
+    struct pool *pool = t.p ? pool_create(SIZE_MAX / 2) : NULL;
+    struct str text = pool ? unescaped(pool, t) : (struct str){NULL, 0};
+    char *copy = text.p ? strndup(text.p, text.n) : NULL;
+
+    pool_destroy(pool);
+    return copy;
 }

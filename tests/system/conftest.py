@@ -3,6 +3,7 @@ import re
 
 import boto3
 import botocore.config
+import cli as cli_module
 import net
 import origin as origin_module
 import proxy as proxy_module
@@ -93,6 +94,16 @@ def start(tmp_path, way):
         finally:
             p.kill()
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def cli(tmp_path, way):
+    """cli.to(proxy)("ls", "s3://b/") -> what came of that run of s3dlio-cli; see cli.py."""
+    d = tmp_path / "cli"
+    d.mkdir()
+    c = cli_module.Cli(d, way=way)
+    yield c
+    c.stop()
 
 
 @pytest.fixture

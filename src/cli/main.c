@@ -1,0 +1,74 @@
+/* main.c (cli) - s3dlio-cli: the table of commands, and what happens around one. */
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/oplog.h"
+
+const struct command *const cli_commands[] = {
+#define X(name) &command_##name,
+    COMMAND_TABLE(X)
+#undef X
+    NULL,
+};
+
+/* What the command line asks for beside the command itself. False: what is wrong has been said. */
+static bool begin(struct cli *cli, const void *opts)
+{
+    char msg[512];
+
+    if (cli->command->offline) return true;
+    if (cli->command->adjust) cli->command->adjust(cli, opts);
+    if (!net_open(&cli->net, &cli->net_options, msg, sizeof msg)) {
+        cli_error("%s", msg);
+        return false;
+    }
+    if (!cli->oplog_file || oplog_open(cli->oplog_file, cli->net.url, NULL, &cli->oplog, msg, sizeof msg)) {
+        cli->net.oplog = cli->oplog;
+        return true;
+    }
+    cli_error("--op-log: %s", msg);
+    net_close(&cli->net);
+    return false;
+}
+
+/* A log that is not whole is a failure of a command that did all it should. */
+static int end(struct cli *cli, int code)
+{
+    char msg[512];
+
+    if (cli->command->offline) return code;
+    if (cli->net.interrupted && code != EXIT_OK) code = EXIT_INTERRUPTED;
+    if (!oplog_close(cli->oplog, msg, sizeof msg)) {
+        cli_error("--op-log: %s", msg);
+        if (code == EXIT_OK) code = EXIT_FAILED;
+    }
+    cli->oplog = cli->net.oplog = NULL;
+    net_close(&cli->net);
+    return code;
+}
+
+static int run(struct cli *cli, const void *opts, int nargs, char **args)
+{
+    if (log_open(cli->verbose ? "stderr" : "off", cli->verbose ? LOG_DEBUG : LOG_ERROR) != ERR_OK) return EXIT_FAILED;
+    if (!begin(cli, opts)) {
+        log_close();
+        return EXIT_USAGE;
+    }
+    int code = end(cli, cli->command->run(cli, opts, nargs, args));
+    log_close();
+    return cli_flush(code);
+}
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {0};
+    void *opts = NULL;
+    char **args;
+    int nargs, code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
+
+    if (code < 0) code = run(&cli, opts, nargs, args);
+    free(opts);
+    return code;
+}
