@@ -29,8 +29,14 @@ def ended(p, id_, timeout=30):
 
 
 def objects(p, prefix="/"):
-    r = p.get("/_s3dlio/objects?prefix=" + prefix)
-    return {o["uri"]: o for o in json.loads(r.body)["objects"]}
+    found, after = {}, ""
+    for _ in range(1000):   # a short page is not the last
+        answer = json.loads(p.get("/_s3dlio/objects?max=10000&prefix=%s&after=%s" % (prefix, after)).body)
+        found.update((o["uri"], o) for o in answer["objects"])
+        after = answer["next"]
+        if after is None:
+            return found
+    raise AssertionError("pages without end")
 
 
 def test_named_objects_are_there_afterwards(http, origin):
