@@ -208,6 +208,17 @@ def test_it_goes_on_without_its_client_and_ends_with_the_process(http, origin):
     p.stop()
 
 
+@pytest.mark.ways("h1")
+def test_a_client_that_does_not_even_wait_for_the_answer(http, origin):
+    p = http()
+    origin.put("/b/k", 10)
+    body = b'{"uris": ["s3://b/k"]}'
+    with p.conn() as c:
+        c.send(b"POST /_s3dlio/warm HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    net.wait_until("its job is done", lambda: [j["state"] for j in json.loads(p.get("/_s3dlio/warm").body)["jobs"]] == ["done"])
+    assert p.get("/b/k").get("x-cache") == "HIT"
+
+
 def test_jobs_are_remembered_and_bounded(http, origin):
     p = http(limits={"warm_jobs": 3, "warm_concurrency": 2})
     origin.put("/b/k", 10)
