@@ -618,8 +618,8 @@ static bool is_of_another_site(s3p_request *r, const s3p_request_info *info)
 {
     s3p_str site = proxy->request_header(r, "sec-fetch-site"), origin = proxy->request_header(r, "origin");
 
-    if (site.p && !str_is(site, "same-origin") && !str_is(site, "none")) return true;
-    if (!origin.p) return false;
+    if (site.p) return !str_is(site, "same-origin") && !str_is(site, "none");
+    if (!origin.p) return false; /* else of a browser too old for the other */
     const char *slashes = origin.n > 3 ? memmem(origin.p, origin.n, "://", 3) : NULL; /* else "null": nobody's */
     s3p_str authority = slashes ? (s3p_str){slashes + 3, (size_t)(origin.p + origin.n - slashes - 3)} : origin;
     s3p_str host = proxy->request_header(r, "host");

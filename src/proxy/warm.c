@@ -230,6 +230,7 @@ static void job_step(struct task *t)
         else inner_resume(j->names_from);
     }
     if (e != ERR_OK) names_over(j, err_text(e));
+    e = ERR_OK; /* what waits is read all the same */
     while (e == ERR_OK && j->nnames && j->nreadings < j->concurrency) e = reading_start(j);
     if (e != ERR_OK && j->nnames && j->nreadings == 0) {
         job_error(j, NULL, err_text(e));
@@ -294,7 +295,9 @@ static enum err job_fill(struct job *j, const struct request *r, const struct wa
     enum err e = j->asker.host.p && (!r->x->tls_client || j->asker.tls_client) ? ERR_OK : ERR_NOMEM;
 
     for (size_t i = 0; e == ERR_OK && i < what->npaths; i++)
-        if (!name_add(j, what->paths[i])) e = ERR_OVERLOAD;
+        e = name_add(j, what->paths[i]);
+    uint64_t most = r->conf->target_bytes;
+    if (e == ERR_URI_TOO_LONG || what->prefix.n > most || what->manifest.n > most) e = ERR_BAD_REQUEST;
     if (e == ERR_OK && what->prefix.n) e = job_set_prefix(j, what->prefix);
     if (e == ERR_OK && what->manifest.n) {
         j->manifest = copy_of(what->manifest);

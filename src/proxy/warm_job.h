@@ -67,7 +67,8 @@ void job_ref(struct job *j);
 void job_unref(struct job *j);
 
 /* warm_names.c, on the job's worker */
-bool name_add(struct job *j, struct str path); /* false: there is no memory for it */
+/* ERR_URI_TOO_LONG: a client could not ask for it either; ERR_OVERLOAD, ERR_NOMEM. */
+enum err name_add(struct job *j, struct str path);
 void name_free(struct job *j, struct name *m);
 void names_free_all(struct job *j);
 enum err names_get(struct job *j); /* begins to get more */

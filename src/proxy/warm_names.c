@@ -25,13 +25,16 @@ void names_free_all(struct job *j)
     j->nnames = 0;
 }
 
-bool name_add(struct job *j, struct str path)
+enum err name_add(struct job *j, struct str path)
 {
-    if (!proxy_account(j->worker->proxy, name_cost(path.n))) return false;
+    struct proxy *p = j->worker->proxy;
+
+    if (path.n > p->conf->target_bytes) return ERR_URI_TOO_LONG;
+    if (!proxy_account(p, name_cost(path.n))) return ERR_OVERLOAD;
     struct name *m = malloc(sizeof *m + path.n + 1);
     if (!m) {
-        proxy_unaccount(j->worker->proxy, name_cost(path.n));
-        return false;
+        proxy_unaccount(p, name_cost(path.n));
+        return ERR_NOMEM;
     }
     m->n = path.n;
     memcpy(m->path, path.p, path.n);
@@ -41,7 +44,17 @@ bool name_add(struct job *j, struct str path)
     pthread_mutex_lock(&j->jobs->lock);
     j->total++;
     pthread_mutex_unlock(&j->jobs->lock);
-    return true;
+    return ERR_OK;
+}
+
+/* One that is named, but cannot be read. */
+static void name_fails(struct job *j, const char *why)
+{
+    job_error(j, NULL, why);
+    pthread_mutex_lock(&j->jobs->lock);
+    j->total++;
+    j->failed++;
+    pthread_mutex_unlock(&j->jobs->lock);
 }
 
 /* "s3://bucket/key", the key as it is, or "/bucket/key" as clients send it, to a path as clients send it. ERR_BAD_URI. */
@@ -58,7 +71,7 @@ static enum err name_add_uri(struct job *j, struct str uri)
     if (e == ERR_OK && (slash == 0 || slash + 2 >= path.n)) e = ERR_BAD_URI;
     for (size_t i = 0; e == ERR_OK && i < path.n; i++)
         if (path.p[i] <= 0x20 || path.p[i] >= 0x7f) e = ERR_BAD_URI;
-    if (e == ERR_OK && !name_add(j, path)) e = ERR_NOMEM;
+    if (e == ERR_OK) e = name_add(j, path);
     pool_destroy(pool);
     return e;
 }
@@ -97,9 +110,10 @@ static bool page_add_key(void *arg, struct str key)
     struct str bucket = pool ? uri_encode(pool, j->prefix_bucket, false) : (struct str){NULL, 0};
     struct str name = bucket.p ? uri_encode(pool, key, true) : (struct str){NULL, 0};
     struct str path = name.p ? pool_f(pool, "/" STR_FMT "/" STR_FMT, STR_ARG(bucket), STR_ARG(name)) : name;
-    bool ok = path.p && name_add(j, path);
+    enum err e = path.p ? name_add(j, path) : ERR_NOMEM;
     pool_destroy(pool);
-    return ok;
+    if (e == ERR_URI_TOO_LONG) name_fails(j, "in the listing: a key that is too long");
+    return e == ERR_OK || e == ERR_URI_TOO_LONG;
 }
 
 static void page_read(struct job *j)
@@ -144,7 +158,9 @@ static enum err page_start(struct job *j)
                                      STR_ARG(bucket), STR_ARG(prefix), j->token ? "&continuation-token=" : "", STR_ARG(token))
                             : (struct str){NULL, 0};
     strbuf_init(&j->text, PAGE_BYTES);
-    enum err e = target.p ? inner_get(&j->asker, target, &page_events, j, &j->names_from) : ERR_NOMEM;
+    enum err e = !target.p                                          ? ERR_NOMEM
+                 : target.n > j->worker->proxy->conf->target_bytes ? ERR_URI_TOO_LONG
+                                                                   : inner_get(&j->asker, target, &page_events, j, &j->names_from);
     pool_destroy(pool);
     return e;
 }
@@ -178,11 +194,7 @@ static void manifest_line(struct job *j)
              shown, line.p ? line.p : "");
     for (char *c = message; *c; c++)
         if ((unsigned char)*c < 0x20 || (unsigned char)*c > 0x7e) *c = '?';
-    job_error(j, NULL, message);
-    pthread_mutex_lock(&j->jobs->lock);
-    j->total++;
-    j->failed++;
-    pthread_mutex_unlock(&j->jobs->lock);
+    name_fails(j, message);
 }
 
 static void manifest_data(void *arg, const uint8_t *p, size_t n)

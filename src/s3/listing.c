@@ -53,6 +53,15 @@ static size_t entity(const char *p, size_t n, char *w)
     return *end || end == number || c == 0 || c > 0x10ffff ? 0 : utf8_put(w, c);
 }
 
+#define ENTITY_MAX 10u /* "&#x10ffff;" */
+
+/* Of what begins with '&', up to the ';'; 0: that is no entity. */
+static size_t entity_end(struct str s)
+{
+    size_t end = str_find(str_make(s.p, s.n < ENTITY_MAX ? s.n : ENTITY_MAX), ';');
+    return end < s.n && s.p[end] == ';' ? end : 0;
+}
+
 /* Never longer than it was. */
 static struct str unescaped(struct pool *pool, struct str s)
 {
@@ -60,8 +69,8 @@ static struct str unescaped(struct pool *pool, struct str s)
 
     if (!text) return (struct str){NULL, 0};
     for (size_t i = 0; i < s.n; i++) {
-        size_t end = s.p[i] == '&' ? str_find(str_make(s.p + i, s.n - i), ';') : 0;
-        size_t put = end > 1 && i + end < s.n ? entity(s.p + i + 1, end - 1, w) : 0;
+        size_t end = s.p[i] == '&' ? entity_end(str_make(s.p + i, s.n - i)) : 0;
+        size_t put = end > 1 ? entity(s.p + i + 1, end - 1, w) : 0;
         if (!put) {
             *w++ = s.p[i];
             continue;

@@ -81,7 +81,7 @@ def test_admin_is_only_for_those_it_allows(start, origin):
                                  {"path": "/open/", "handler": "admin", "allow": ["127.0.0.1"]},
                                  {"path": "/denied/", "origin": "o", "deny": ["127.0.0.0/8"]},
                                  {"path": "/", "origin": "o"}]})
-    net.wait_until("it listens", lambda: net.can_connect(p.port))
+    net.wait_until("it listens", lambda: net.can_connect(p.port) and (not p.way.tls or net.can_connect(p.tls_address[1])))
     r = p.get("/_s3dlio/stats")
     assert r.status == 403 and b"<Code>AccessDenied</Code>" in r.body
     assert p.get("/open/health").status == 200

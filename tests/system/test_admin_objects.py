@@ -52,6 +52,16 @@ def test_what_is_cached_with_fraction_and_age(http, origin):
     assert "s3://b/dir/whole" not in {o["uri"] for o in listing(p)}
 
 
+def test_age_and_freshness_are_the_origins(http, origin):
+    p = http()
+    for name, age, lives in (("fresh", 100, 5000), ("stale", 100, 50)):
+        origin.put("/b/" + name, 10, headers=[("Age", str(age)), ("Cache-Control", "max-age=%d" % lives)])
+        p.get("/b/" + name)
+    by = {o["uri"]: o for o in listing(p)}
+    assert by["s3://b/fresh"]["fresh"] and not by["s3://b/stale"]["fresh"]
+    assert all(100 <= o["age_s"] < 100 + 60 * net.SLOW for o in by.values())
+
+
 def test_pages_show_every_object_once_while_others_come_and_go(http, origin):
     p = http()
     names = ["/b/k%04d" % i for i in range(300)]

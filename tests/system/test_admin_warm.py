@@ -29,8 +29,14 @@ def ended(p, id_, timeout=30):
 
 
 def objects(p, prefix="/"):
-    r = p.get("/_s3dlio/objects?prefix=" + prefix)
-    return {o["uri"]: o for o in json.loads(r.body)["objects"]}
+    found, after = {}, ""
+    for _ in range(1000):   # a short page is not the last
+        answer = json.loads(p.get("/_s3dlio/objects?max=10000&prefix=%s&after=%s" % (prefix, after)).body)
+        found.update((o["uri"], o) for o in answer["objects"])
+        after = answer["next"]
+        if after is None:
+            return found
+    raise AssertionError("pages without end")
 
 
 def test_named_objects_are_there_afterwards(http, origin):
@@ -200,6 +206,17 @@ def test_it_goes_on_without_its_client_and_ends_with_the_process(http, origin):
     warm(p, uris=["s3://b/n%d" % i for i in range(20)])
     net.wait_until("it has begun", lambda: origin.count() > 1)
     p.stop()
+
+
+@pytest.mark.ways("h1")
+def test_a_client_that_does_not_even_wait_for_the_answer(http, origin):
+    p = http()
+    origin.put("/b/k", 10)
+    body = b'{"uris": ["s3://b/k"]}'
+    with p.conn() as c:
+        c.send(b"POST /_s3dlio/warm HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    net.wait_until("its job is done", lambda: [j["state"] for j in json.loads(p.get("/_s3dlio/warm").body)["jobs"]] == ["done"])
+    assert p.get("/b/k").get("x-cache") == "HIT"
 
 
 def test_jobs_are_remembered_and_bounded(http, origin):

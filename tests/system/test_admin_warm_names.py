@@ -64,6 +64,23 @@ def test_a_listing_too_large_is_an_error(s3ish, origin):
     assert j["state"] == "failed" and "listing" in j["errors"][0]["message"] and j["objects"]["total"] == 0
 
 
+def test_names_that_no_client_could_ask_for_are_not_asked_for(s3ish, origin):
+    p = s3ish()
+    origin.put("/b/k", 3)
+    origin.on(when=lambda r: r.path == "/b/manifest", status=200, body=b"/b/" + b"%41" * 2700 + b"\n/b/k\n")
+    lists(origin, {None: page(["x" * 9000, "&amp;" * 9000, "k"], "t" * 9000)})
+    for what in ({"uris": ["s3://b/" + "x" * 9000]}, {"uris": ["s3://b/k", "s3://b/" + "%" * 3000]}, {"prefix": "s3://b/" + "x" * 9000},
+                 {"manifest": "/b/" + "x" * 9000}):
+        assert warm(p, 400, **what).status == 400
+    assert origin.count() == 0
+    j = ended(p, warm(p, prefix="s3://b/"))
+    assert j["state"] == "failed" and j["objects"] == {"total": 3, "done": 1, "failed": 2}, j
+    assert "too long" in j["errors"][0]["message"] and len(j["errors"]) == 3 and origin.count("/b/") == 1
+    j = ended(p, warm(p, manifest="s3://b/manifest"))
+    assert j["state"] == "done" and j["objects"] == {"total": 2, "done": 1, "failed": 1}, j
+    assert all(len(r.target) <= 8192 for r in origin.log())
+
+
 def test_the_listing_takes_the_route_of_the_objects(start, origin):
     p = start({"type": "s3", "endpoint": origin.url, "credentials": {"source": "none"}}, server={"routes": [
         {"path": "/_s3dlio/", "handler": "admin"}, {"path": "/b/", "origin": "o", "cache": "main"}]})

@@ -215,6 +215,7 @@ static void pages_of_other_sites_change_nothing(void **state)
         {"http://h:8080", NULL, "h:8080", false},
         {"https://h:8080", "same-origin", "h:8080", false},
         {NULL, "none", "h", false},
+        {"https://in.front", "same-origin", "h:8080", false}, /* somebody between us changed Host */
         {"http://h", NULL, "h:8080", true},
         {"http://h:80801", NULL, "h:8080", true},
         {"http://evil.example", NULL, "h:8080", true},

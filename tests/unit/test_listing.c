@@ -85,6 +85,61 @@ static void memory_that_runs_out(void **state)
     refuse_at = 0;
 }
 
+static bool count_key(void *arg, struct str key)
+{
+    *(size_t *)arg += key.n;
+    return true;
+}
+
+/* Were each of them looked at to the end of the key, this would take an hour. */
+static void what_only_begins_like_an_entity(void **state)
+{
+    enum { N = 8 << 20 };
+    static const char head[] = HEAD "<Contents><Key>", tail[] = "</Key></Contents></ListBucketResult>";
+    char *text = malloc(N + sizeof head + sizeof tail), *token;
+    size_t bytes = 0;
+    (void)state;
+    assert_non_null(text);
+    memcpy(text, head, sizeof head - 1);
+    memset(text + sizeof head - 1, '&', N);
+    memcpy(text + sizeof head - 1 + N, tail, sizeof tail);
+    assert_int_equal(listing_parse(str_c(text), count_key, &bytes, &token), ERR_OK);
+    assert_int_equal(bytes, N);
+    free(text);
+}
+
+/* Pages with bytes changed, lost and doubled: nothing is read that is not there (sanitizers look), and no key is longer. */
+static void broken_pages(void **state)
+{
+    static const char page[] = HEAD "<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextContinuationToken>t&amp;"
+                               "</NextContinuationToken><Contents><Key>a%2Fb&#x26;%</Key></Contents><Contents><Key>&#38;c</Key>"
+                               "</Contents></ListBucketResult>";
+    uint64_t x = 1;
+    (void)state;
+    for (unsigned round = 0; round < 20000; round++) {
+        size_t n = sizeof page - 1, bytes = 0;
+        char *text = malloc(2 * sizeof page), *token;
+        assert_non_null(text);
+        memcpy(text, page, n);
+        for (unsigned k = 0; k < 1 + round % 4 && n > 1; k++) {
+            x = x * UINT64_C(6364136223846793005) + 1442695040888963407u;
+            size_t at = (size_t)(x >> 33) % n;
+            unsigned what = (unsigned)(x >> 60) % 3;
+            if (what == 0) text[at] = (char)(x >> 40);
+            else if (what == 1) memmove(text + at, text + at + 1, --n - at);
+            else n = at;
+        }
+        char *exact = malloc(n ? n : 1);
+        assert_non_null(exact);
+        memcpy(exact, text, n);
+        enum err e = listing_parse(str_make(exact, n), count_key, &bytes, &token);
+        assert_true((e == ERR_OK || e == ERR_PROTOCOL || e == ERR_NOMEM) && bytes < n + 1);
+        free(token);
+        free(exact);
+        free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -92,6 +147,8 @@ int main(void)
         cmocka_unit_test(encoded_keys),
         cmocka_unit_test(what_is_no_listing),
         cmocka_unit_test(memory_that_runs_out),
+        cmocka_unit_test(what_only_begins_like_an_entity),
+        cmocka_unit_test(broken_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
