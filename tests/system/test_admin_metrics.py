@@ -135,8 +135,8 @@ def value_of(family, suffix, labels):
     return next(s.value for s in family.samples if s.name == family.name + suffix and s.labels == labels)
 
 
-SHOWN_OTHERWISE = {"version", "system.workers", "system.io_uring", "protocol.choice", "protocol.why", "protocol.first_byte_ms.http/1.1", "protocol.first_byte_ms.h2",
-                   "protocol.bulk_bytes_per_s.http/1.1", "protocol.bulk_bytes_per_s.h2"}
+SHOWN_OTHERWISE = {"version", "system.workers", "system.io_uring", "protocol.choice", "protocol.why",
+                   "protocol.first_byte_ms.http/1.1", "protocol.first_byte_ms.h2", "protocol.bulk_bytes_per_s.http/1.1", "protocol.bulk_bytes_per_s.h2"}
 
 
 def leaves(o, path=()):
