@@ -24,10 +24,12 @@ char *system_text(const struct system_facts *f, unsigned workers, char *buf, siz
     char cpu[40] = "no CPU limit", memory[64] = "no memory limit", size[32];
 
     if (f->cpus.limit_milli)
-        snprintf(cpu, sizeof cpu, "CPU limit %" PRIu64 ".%03" PRIu64, f->cpus.limit_milli / 1000, f->cpus.limit_milli % 1000);
+        snprintf(cpu, sizeof cpu, "CPU limit %" PRIu64 ".%03" PRIu64, f->cpus.limit_milli / 1000,
+                 f->cpus.limit_milli % 1000);
     if (f->memory_limit)
         snprintf(memory, sizeof memory, "memory limit %s", units_format_size(f->memory_limit, size, sizeof size));
-    snprintf(buf, n, "%u CPUs seen, %s, %s, io_uring %s; %u workers", f->cpus.seen, cpu, memory, uring_text(f->uring), workers);
+    snprintf(buf, n, "%u CPUs seen, %s, %s, io_uring %s; %u workers", f->cpus.seen, cpu, memory, uring_text(f->uring),
+             workers);
     return buf;
 }
 

@@ -135,13 +135,13 @@ def value_of(family, suffix, labels):
     return next(s.value for s in family.samples if s.name == family.name + suffix and s.labels == labels)
 
 
-SHOWN_OTHERWISE = {"version", "protocol.choice", "protocol.why", "protocol.first_byte_ms.http/1.1", "protocol.first_byte_ms.h2",
-                   "protocol.bulk_bytes_per_s.http/1.1", "protocol.bulk_bytes_per_s.h2"}
+SHOWN_OTHERWISE = {"version", "system.workers", "system.io_uring", "protocol.choice", "protocol.why",
+                   "protocol.first_byte_ms.http/1.1", "protocol.first_byte_ms.h2", "protocol.bulk_bytes_per_s.http/1.1", "protocol.bulk_bytes_per_s.h2"}
 
 
 def leaves(o, path=()):
     if isinstance(o, dict) and set(o) != {"p50", "p90", "p99", "p999", "max"}:
-        return [x for k, v in o.items() for x in leaves(v, (*path, k))]
+        return [x for k, v in o.items() for x in leaves(v, (*path, k)) if v is not None]
     return [".".join(path)]
 
 

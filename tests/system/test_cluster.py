@@ -222,7 +222,8 @@ def test_a_node_that_dies_within_a_body_breaks_it_off_and_the_next_try_is_right(
     paths = ["/b/slow/%d" % i for i in range(9)]
     for path in paths:
         origin.put(path, size)
-    half, done, broken, wrong = threading.Barrier(len(paths) + 1), [], [], []
+    begun, killed = threading.Barrier(len(paths) + 1), threading.Event()
+    done, broken, wrong = [], [], []
 
     def reader(path):
         try:
@@ -232,7 +233,8 @@ def test_a_node_that_dies_within_a_body_breaks_it_off_and_the_next_try_is_right(
                 for piece in c.pieces(r):
                     assert bytes(piece) == content(path, 1, got, len(piece)), "wrong bytes"
                     if got < MIB <= got + len(piece):
-                        half.wait(60)
+                        begun.wait(60)
+                        killed.wait(60)   # nobody reads meanwhile: most of the body is still on its way
                     got += len(piece)
                 done.append(path)
                 assert got == size
@@ -243,9 +245,10 @@ def test_a_node_that_dies_within_a_body_breaks_it_off_and_the_next_try_is_right(
     threads = [threading.Thread(target=reader, args=(path,)) for path in paths]
     for t in threads:
         t.start()
-    half.wait(60)
+    begun.wait(60)
     on_it = cluster.held()[1] & set(paths)
     cluster.kill(1)
+    killed.set()
     for t in threads:
         t.join(120)
     assert not wrong, wrong

@@ -215,7 +215,8 @@ static void the_statistics_have_null_where_there_is_no_limit(void **state)
         assert_int_equal(json_integer_value(json_array_get(json_object_get(o, "cpus"), 0)), 4);
         assert_int_equal(json_integer_value(json_array_get(json_object_get(o, "workers"), 0)), 3);
         assert_string_equal(json_string_value(json_array_get(json_object_get(o, "io_uring"), 0)), "not supported");
-        json_t *cpu = json_array_get(json_object_get(o, "cpu_limit"), 0), *memory = json_array_get(json_object_get(o, "memory_limit"), 0);
+        json_t *cpu = json_array_get(json_object_get(o, "cpu_limit"), 0);
+        json_t *memory = json_array_get(json_object_get(o, "memory_limit"), 0);
         assert_true(limited ? json_real_value(cpu) > 0.499 && json_real_value(cpu) < 0.501 : json_is_null(cpu));
         assert_true(limited ? json_integer_value(memory) == 1 << 20 : json_is_null(memory));
         json_decref(o);
