@@ -353,8 +353,8 @@ static bool copy_request(struct call *c, const struct call_request *q)
     c->q = *q;
     r->method = q->method;
     r->method_text = method_text(q->method);
-    r->address.bucket = pool_str(c->mem, q->bucket);
-    r->address.key = uri_encode(c->mem, q->key, true);
+    if (q->bucket.n) r->address.bucket = pool_str(c->mem, q->bucket); /* empty and none are not the same: "//" and "/" */
+    if (q->key.n) r->address.key = uri_encode(c->mem, q->key, true);
     if (q->query.p) r->query = pool_str(c->mem, q->query);
     r->has_range = q->has_range;
     r->first = q->first;

@@ -101,6 +101,14 @@ def test_buckets(files):
     assert [b["name"] for b in files("ls", "--json").json()["buckets"]] == ["b", "empty"]
 
 
+def test_paths_are_those_of_the_sdks(cli, s3ish, origin):
+    cli.to(s3ish())
+    cli("list-buckets")
+    cli("ls", "s3://b")
+    cli("stat", "s3://b//k /")
+    assert [r.target.split("?")[0] for r in origin.log()] == ["/", "/b", "/b//k%20/"]
+
+
 def test_what_is_not_there(files):
     assert files("ls", "s3://b/nope").failed(NOT_THERE).err == "s3dlio-cli: nothing begins with s3://b/nope\n"
     assert "NoSuchBucket" in files("ls", "s3://nope").failed(NOT_THERE).err
@@ -147,7 +155,7 @@ def test_odd_keys_of_a_real_server(cli, s3):
 
 def test_keys_as_servers_may_encode_them(cli, s3ish, origin):
     cli.to(s3ish())
-    origin.on(method="GET", path="/b/", status=200, body=page(
+    origin.on(method="GET", path="/b", status=200, body=page(
         ["a%2Bb+c", "%E2%82%AC", "bad%FF", "%00nul", "..%2F..%2Fetc", "x%0A%1B%5B2J"], encoded=True))
     lines = cli("ls", "-r1", "s3://b").ok().out_bytes.split(b"\n")
     assert lines[:6] == [b"s3://b/a+b c", "s3://b/€".encode(), b"s3://b/bad\\xff", b"s3://b/\\x00nul", b"s3://b/../../etc",
@@ -163,7 +171,7 @@ def test_pages_follow_each_other_to_the_last(cli, s3ish, origin, tmp_path):
     cli.to(s3ish())
     origin.on(when=lambda r: "continuation-token=t%2F%2B2" in r.query, status=200, body=page(["e", "f"]))
     origin.on(when=lambda r: "continuation-token=t%201" in r.query, status=200, body=page(["c", "d"], "t/+2"))
-    origin.on(path="/b/", status=200, body=page(["a", "b"], "t 1", "<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes>"))
+    origin.on(path="/b", status=200, body=page(["a", "b"], "t 1", "<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes>"))
     log = tmp_path / "log.tsv.zst"
     assert cli("ls", "-1", "s3://b", "--op-log", log).ok().out.split() == ["s3://b/" + k for k in ("a", "b", "p/", "c", "d", "e", "f")]
     assert [r["op"] for r in cli_module.oplog(log)] == ["LIST"] * 3
@@ -173,17 +181,17 @@ def test_pages_follow_each_other_to_the_last(cli, s3ish, origin, tmp_path):
 
 def test_a_page_that_leads_to_itself_ends_it(cli, s3ish, origin):
     cli.to(s3ish())
-    origin.on(path="/b/", status=200, body=page(["a"], "same"))
+    origin.on(path="/b", status=200, body=page(["a"], "same"))
     assert cli("ls", "-1", "s3://b").failed(FAILED).err == "s3dlio-cli: cannot list s3://b: malformed response from the server\n"
-    assert origin.count("/b/") == 2
+    assert origin.count("/b") == 2
 
 
 def test_pages_are_asked_for_again_when_the_server_is_busy_or_breaks_off(cli, s3ish, origin):
     cli.to(s3ish(o={"retry": {"attempts": 1}}))
     body = page(["k%d" % i for i in range(500)])
-    origin.on(path="/b/", times=1, status=503, body=b"<Error><Code>SlowDown</Code></Error>")
-    origin.on(path="/b/", times=1, status=200, body=body, cut_after=5000, cut="rst")
-    origin.on(path="/b/", status=200, body=body)
+    origin.on(path="/b", times=1, status=503, body=b"<Error><Code>SlowDown</Code></Error>")
+    origin.on(path="/b", times=1, status=200, body=body, cut_after=5000, cut="rst")
+    origin.on(path="/b", status=200, body=body)
     assert len(cli("ls", "-1", "s3://b").ok().out.splitlines()) == 500
 
 
@@ -194,21 +202,21 @@ def test_pages_are_asked_for_again_when_the_server_is_busy_or_breaks_off(cli, s3
 @pytest.mark.ways("h1")
 def test_what_is_no_listing_is_one_line(cli, s3ish, origin, body):
     cli.to(s3ish())
-    origin.on(path="/b/", status=200, body=body)
+    origin.on(path="/b", status=200, body=body)
     ran = cli("ls", "s3://b").failed(FAILED, "cannot list s3://b: malformed response")
     assert ran.err.count("\n") == 1 and ran.out == ""
 
 
 def test_errors_say_what_the_server_said(cli, s3ish, origin):
     cli.to(s3ish())
-    origin.on(path="/b/", status=403, body=b"<Error><Code>AccessDenied</Code><Message>No &lt;way&gt;\x1b[31m</Message></Error>")
+    origin.on(path="/b", status=403, body=b"<Error><Code>AccessDenied</Code><Message>No &lt;way&gt;\x1b[31m</Message></Error>")
     assert cli("ls", "s3://b").failed(FAILED).err == "s3dlio-cli: cannot list s3://b: 403 AccessDenied: No <way>?[31m\n"
 
 
 def test_the_first_page_is_shown_while_the_second_is_waited_for(cli, s3ish, origin):
     cli.to(s3ish())
     origin.on(when=lambda r: "continuation-token" in r.query, never=True)
-    origin.on(path="/b/", status=200, body=page(["a", "b"], "t"))
+    origin.on(path="/b", status=200, body=page(["a", "b"], "t"))
     r = cli.start("ls", "-1", "s3://b")
     net.wait_until("the first page is out", lambda: r.stdout.read_text() == "s3://b/a\ns3://b/b\n")
     ran = r.interrupt()
@@ -217,7 +225,7 @@ def test_the_first_page_is_shown_while_the_second_is_waited_for(cli, s3ish, orig
 
 def test_an_interrupt_ends_it_also_when_nobody_reads_what_it_prints(cli, s3ish, origin):
     cli.to(s3ish())
-    origin.on(path="/b/", status=200, body=page(["k%05d" % i for i in range(20000)]))
+    origin.on(path="/b", status=200, body=page(["k%05d" % i for i in range(20000)]))
     read, write = os.pipe()
     try:
         r = cli.start("ls", "-r", "s3://b", stdout=write)
@@ -243,7 +251,7 @@ def blocked(pid):
 
 def test_a_reader_that_leaves_ends_it_quietly(cli, s3ish, origin):
     cli.to(s3ish())
-    origin.on(path="/b/", status=200, body=page(["k%05d" % i for i in range(20000)]))
+    origin.on(path="/b", status=200, body=page(["k%05d" % i for i in range(20000)]))
     for extra in ([], ["--json"], ["-0"]):
         p = subprocess.Popen([cli_module.BINARY, *cli.options(), "ls", "-r", "s3://b", *extra], stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, env=cli_module.environment())
