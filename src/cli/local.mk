@@ -6,6 +6,7 @@ libcli_a_SOURCES = \
     src/cli/call.c \
     src/cli/cmd_buckets.c \
     src/cli/cmd_cached.c \
+    src/cli/cmd_completion.c \
     src/cli/cmd_health.c \
     src/cli/cmd_ls.c \
     src/cli/cmd_mark.c \
@@ -13,9 +14,11 @@ libcli_a_SOURCES = \
     src/cli/cmd_rm.c \
     src/cli/cmd_stat.c \
     src/cli/cmd_warm.c \
+    src/cli/complete.c \
     src/cli/delete_doc.c \
     src/cli/cmd_stats.c \
     src/cli/lister.c \
+    src/cli/manual.c \
     src/cli/net.c \
     src/cli/oplog.c \
     src/cli/options.c \
@@ -32,6 +35,7 @@ noinst_HEADERS += \
     src/cli/call.h \
     src/cli/cli.h \
     src/cli/commands.h \
+    src/cli/complete.h \
     src/cli/delete_doc.h \
     src/cli/lister.h \
     src/cli/net.h \
@@ -45,3 +49,18 @@ noinst_HEADERS += \
 bin_PROGRAMS += s3dlio-cli
 s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
+
+dist_man1_MANS = man/s3dlio-cli.1
+bashcompletiondir = $(datadir)/bash-completion/completions
+nodist_bashcompletion_DATA = completions/bash/s3dlio-cli
+zshcompletiondir = $(datadir)/zsh/site-functions
+nodist_zshcompletion_DATA = completions/zsh/_s3dlio-cli
+fishcompletiondir = $(datadir)/fish/vendor_completions.d
+nodist_fishcompletion_DATA = completions/fish/s3dlio-cli.fish
+CLEANFILES = $(nodist_bashcompletion_DATA) $(nodist_zshcompletion_DATA) $(nodist_fishcompletion_DATA)
+$(nodist_bashcompletion_DATA): s3dlio-cli
+	$(AM_V_GEN)$(MKDIR_P) completions/bash && ./s3dlio-cli completion bash > $@
+$(nodist_zshcompletion_DATA): s3dlio-cli
+	$(AM_V_GEN)$(MKDIR_P) completions/zsh && ./s3dlio-cli completion zsh > $@
+$(nodist_fishcompletion_DATA): s3dlio-cli
+	$(AM_V_GEN)$(MKDIR_P) completions/fish && ./s3dlio-cli completion fish > $@
