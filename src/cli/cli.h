@@ -52,6 +52,8 @@ struct command {
     /* Returns an exit code. args are the operands; opts its filled struct. */
     int (*run)(struct cli *cli, const void *opts, int nargs, char **args);
     void (*defaults)(void *opts); /* before the options are read; NULL: zeros are right */
+    /* After they were read and before connections are opened, for what these depend on; NULL: nothing. */
+    void (*adjust)(struct cli *cli, const void *opts);
 };
 /* All commands; the last is NULL. Of main.c. */
 extern const struct command *const cli_commands[];

@@ -15,11 +15,12 @@ const struct command *const cli_commands[] = {
 };
 
 /* What the command line asks for beside the command itself. False: what is wrong has been said. */
-static bool begin(struct cli *cli)
+static bool begin(struct cli *cli, const void *opts)
 {
     char msg[512];
 
     if (cli->command->offline) return true;
+    if (cli->command->adjust) cli->command->adjust(cli, opts);
     if (!net_open(&cli->net, &cli->net_options, msg, sizeof msg)) {
         cli_error("%s", msg);
         return false;
@@ -52,7 +53,7 @@ static int end(struct cli *cli, int code)
 static int run(struct cli *cli, const void *opts, int nargs, char **args)
 {
     if (log_open(cli->verbose ? "stderr" : "off", cli->verbose ? LOG_DEBUG : LOG_ERROR) != ERR_OK) return EXIT_FAILED;
-    if (!begin(cli)) {
+    if (!begin(cli, opts)) {
         log_close();
         return EXIT_USAGE;
     }
