@@ -62,6 +62,9 @@ def test_values_of_options(files):
     assert words(files, "warm", "--prefix", "s3://b/dir/s")[0] == ["s3://b/dir/sub/"]
     assert words(files, "warm", "--manifest=s3://b/dir/k")[0] == ["--manifest=s3://b/dir/k1", "--manifest=s3://b/dir/k2"]
     assert words(files, "ls", "-p", "s3://b/")[0] == [] and words(files, "ls", "-rp", "")[0] == []
+    assert words(files, "bench", "")[0] == ["get", "put", "mixed"] and words(files, "bench", "put", "")[0] == ["s3://"]
+    assert words(files, "get", "") == (["s3://"], ":files") and words(files, "put", "") == (["s3://"], ":files")
+    assert words(files, "cp", "s3://b/dir/k1", "") == (["s3://"], ":files") and words(files, "download", "x")[1] == ":dirs"
     assert words(files, "completion", "") == (["bash", "zsh", "fish"], ":none")
 
 
