@@ -41,8 +41,42 @@ static int admin_failed(const struct cli *cli, const char *name, const struct ca
     char text[512];
 
     if (r->err == ERR_CANCELLED && cli->net.interrupted) return EXIT_INTERRUPTED;
-    snprintf(why, n, "%s at %s: %s", name, cli->net.url, call_why(r, text, sizeof text));
-    return call_not_found(r) ? EXIT_NOT_THERE : EXIT_FAILED;
+    bool elsewhere = r->status >= 300 && r->status < 500 && !r->by_proxy;
+    snprintf(why, n, "%s at %s: %s%s", name, cli->net.url, call_why(r, text, sizeof text),
+             elsewhere ? " (this is no admin route of s3dlio-proxy; --admin-path and --endpoint-url say where there is one)" : "");
+    return r->by_proxy && call_not_found(r) ? EXIT_NOT_THERE : EXIT_FAILED;
+}
+
+/* What a key in a JSON text cannot be, a percent-encoded path is. */
+json_t *admin_place(const char *text)
+{
+    struct pool *pool = NULL;
+    struct place p;
+    json_t *v = json_string(text);
+
+    if (v || place_parse(text, &p) != ERR_OK || (pool = pool_create((size_t)1 << 20)) == NULL) return v;
+    struct str key = uri_encode(pool, p.key, true);
+    struct str path = key.p ? pool_f(pool, "/" STR_FMT "/" STR_FMT, STR_ARG(p.bucket), STR_ARG(key)) : key;
+    if (path.p) v = json_stringn(path.p, path.n);
+    pool_destroy(pool);
+    return v;
+}
+
+bool admin_read_place(const char *text, bool needs_key)
+{
+    struct place p;
+
+    if (place_is_remote(text)) return cli_read_place(text, needs_key, &p);
+    const char *slash = text[0] == '/' && text[1] && text[1] != '/' ? strchr(text + 1, '/') : NULL;
+    if (text[0] == '/' && (!needs_key || (slash && slash[1]))) return true;
+    cli_error("%s: expected s3://BUCKET%s or, percent-encoded, /BUCKET%s", text, needs_key ? "/KEY" : "[/KEY]", needs_key ? "/KEY" : "[/KEY]");
+    return false;
+}
+
+int admin_not_understood(const struct cli *cli, const char *name)
+{
+    cli_error("%s at %s: the answer is not what this program knows: is the proxy of another version?", name, cli->net.url);
+    return EXIT_FAILED;
 }
 
 int admin_try(struct cli *cli, enum method method, const char *name, struct str query, const char *body, char **answer, char *why,
@@ -113,5 +147,18 @@ int admin_ask_json(struct cli *cli, enum method method, const char *name, struct
     int code = admin_try_json(cli, method, name, query, body, answer, why, sizeof why);
 
     if (why[0]) cli_error("%s", why);
+    return code;
+}
+
+int admin_post_json(struct cli *cli, const char *name, json_t *body, json_t **answer)
+{
+    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    int code = EXIT_FAILED;
+
+    *answer = NULL;
+    json_decref(body);
+    if (text) code = admin_ask_json(cli, METHOD_POST, name, (struct str){NULL, 0}, text, answer);
+    else cli_error("%s", err_text(ERR_NOMEM));
+    free(text);
     return code;
 }

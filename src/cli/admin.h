@@ -17,5 +17,15 @@ int admin_ask_json(struct cli *cli, enum method method, const char *name, struct
 /* As admin_try, as JSON. */
 int admin_try_json(struct cli *cli, enum method method, const char *name, struct str query, const char *body,
                    struct json_t **answer, char *why, size_t n);
+/* The same with a document to send, which is taken; NULL counts as out of memory. */
+int admin_post_json(struct cli *cli, const char *name, struct json_t *body, struct json_t **answer);
+
+/* Operands of these commands: s3://BUCKET/KEY, or a path /BUCKET/KEY, percent-encoded as in a request. False: it is neither,
+ * which was said. */
+bool admin_read_place(const char *text, bool needs_key);
+/* One of them as JSON; new reference, NULL: memory ran out. */
+struct json_t *admin_place(const char *text);
+/* Says that an answer has another shape than expected; EXIT_FAILED. */
+int admin_not_understood(const struct cli *cli, const char *name);
 
 #endif

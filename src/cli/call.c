@@ -1,6 +1,7 @@
 /* call.c - see the header.
  *
- * A call owns a copy of its request (mem) for all its tries. While an error's body comes (failing) it goes into `text`,
+ * A call owns a copy of its request (mem) for all its tries. The origin is given a body that is part of the call (`sent`) and
+ * outlives whatever it does with it; the caller's, made for one try, is behind that one and gone when it has been closed. While an error's body comes (failing) it goes into `text`,
  * bounded; what of it is beyond the bound is read and dropped, so that the connection can be used again. */
 #include "cli/call.h"
 
@@ -24,6 +25,7 @@ struct call {
     const struct call_events *ev;
     void *arg;
     struct origin_call *at;    /* while a try is under way */
+    struct body sent, *real;   /* real NULL: closed, or none */
     struct retry retry;
     struct timer timer;
     struct task begin;
@@ -36,6 +38,7 @@ struct call {
     int64_t retry_after_s;
     bool answered;             /* head was told */
     bool failing;
+    bool passed_on;            /* the answer went through some proxy: it has a Via */
     bool unwanted;
     enum err broken;           /* why a good answer cannot be used: it is another version */
     struct call_result result;
@@ -43,8 +46,50 @@ struct call {
 
 static void try_start(struct call *c);
 
+/* ---- the request body */
+
+static enum err sent_pull(struct body *b, struct chunk *out, unsigned max, size_t max_bytes, unsigned *n)
+{
+    struct call *c = container_of(b, struct call, sent);
+    return c->real ? body_pull(c->real, out, max, max_bytes, n) : ERR_INCOMPLETE_BODY;
+}
+
+static void sent_close(struct body *b)
+{
+    struct call *c = container_of(b, struct call, sent);
+    struct body *real = c->real;
+
+    c->real = NULL;
+    if (real) body_close(real);
+}
+
+static void sent_more(void *arg) { body_notify(arg); }
+
+/* The origin leaves one open that it has not touched. */
+static void body_end(struct call *c)
+{
+    if (c->sent.ops) body_close(&c->sent);
+    c->r.body = NULL;
+}
+
+static bool body_begin(struct call *c)
+{
+    static const struct body_ops ops = {sent_pull, sent_close};
+
+    if (!c->q.body) return true;
+    body_end(c);
+    c->real = c->q.body(c->q.body_arg);
+    if (!c->real) return false;
+    c->real->notify = sent_more;
+    c->real->notify_arg = &c->sent;
+    c->sent = (struct body){.ops = &ops, .length = c->q.body_length};
+    c->r.body = &c->sent;
+    return true;
+}
+
 static void call_free(struct call *c)
 {
+    body_end(c);
     timer_stop(&c->timer);
     task_cancel(&c->begin);
     strbuf_free(&c->text);
@@ -78,11 +123,13 @@ static enum err err_of_status(const struct call *c)
 static void read_error(struct call *c)
 {
     struct str doc = strbuf_get(&c->text);
-    char *message = listing_text(doc, "Message");
+    char *message = listing_text(doc, "Message"), *host = listing_text(doc, "HostId");
 
     copy_text(c->result.code, sizeof c->result.code, error_xml_code(doc));
     copy_text(c->result.message, sizeof c->result.message, str_c(message));
+    c->result.by_proxy = host && strcmp(host, "s3dlio-proxy") == 0 && !c->passed_on;
     free(message);
+    free(host);
 }
 
 static void call_end(struct call *c, enum err e)
@@ -181,6 +228,7 @@ static void on_head(void *arg, const struct head *h, int64_t length)
     c->retry_after_s = str_to_u64(head_value(h, HDR_RETRY_AFTER), &s) && s < 86400 ? (int64_t)s : -1;
     if (!c->result.first_byte_ns) c->result.first_byte_ns = clock_ns();
     c->failing = h->status >= 300;
+    c->passed_on = head_find(h, HDR_VIA) != NULL;
     if (c->failing) return;
     if (c->answered) next_answer(c, h);
     else first_answer(c, h, length);
@@ -225,6 +273,7 @@ static void on_end(void *arg, enum err e)
 
     CHECK_OBJ(c, CALL_MAGIC);
     c->at = NULL;
+    body_end(c);
     if (c->failing) read_error(c);
     if (c->unwanted) e = ERR_CANCELLED;
     if (c->broken) e = c->broken;
@@ -248,12 +297,10 @@ static void try_start(struct call *c)
     c->retry_after_s = -1;
     c->result.status = 0;
     c->result.code[0] = c->result.message[0] = '\0';
+    c->result.by_proxy = false;
     c->result.tries++;
-    if (c->q.body) c->r.body = c->q.body(c->q.body_arg);
-    if (!c->q.body || c->r.body) e = origin_submit(c->net->worker, &c->r, &try_events, c, &c->at);
-    if (e == ERR_OK) return;
-    if (c->r.body) body_close(c->r.body);
-    call_end(c, e);
+    if (body_begin(c)) e = origin_submit(c->net->worker, &c->r, &try_events, c, &c->at);
+    if (e != ERR_OK) call_end(c, e);
 }
 
 static void timer_due(struct timer *t) { try_start(container_of(t, struct call, timer)); }
@@ -403,9 +450,18 @@ void call_wait(struct net *net, const struct call_request *q, const struct call_
 
 /* ---- words */
 
+/* What the proxy calls its origin is the proxy here, or what else the endpoint names. */
+static void failure_text(enum err e, char *buf, size_t n)
+{
+    const char *text = err_text(e), *at = strstr(text, "origin");
+
+    if (at) snprintf(buf, n, "%.*sserver%s", (int)(at - text), text, at + 6);
+    else snprintf(buf, n, "%s", text);
+}
+
 const char *call_why(const struct call_result *r, char *buf, size_t n)
 {
-    if (r->status < 300) snprintf(buf, n, "%s", err_text(r->err));
+    if (r->status < 300) failure_text(r->err, buf, n);
     else if (r->code[0]) snprintf(buf, n, "%u %s%s%s", r->status, r->code, r->message[0] ? ": " : "", r->message);
     else snprintf(buf, n, "%u %s", r->status, status_reason(r->status));
     return buf;

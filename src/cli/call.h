@@ -41,6 +41,7 @@ struct call_result {
                                                  is none; 0: none came */
     char code[64], message[256]; /* of the error document; "" without one */
     char request_id[128];
+    bool by_proxy;               /* an error that s3dlio-proxy itself made up: neither an origin's nor another server's */
 };
 /* Order: head once (2xx), then (space, filled)*, end once, last. Never from inside call_start or call_cancel. The call may be
  * cancelled inside space and filled, not inside head, which has its return value for that. */

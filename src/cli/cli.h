@@ -95,6 +95,10 @@ int cli_failed(const struct call_result *r, const char *what, struct str bucket,
  * written. */
 struct json_t; /* jansson.h */
 bool cli_print_json(struct json_t *value);
+/* The same in one line, for streams of them; false: out of memory (which is said), or nobody takes it (see cli_flush). */
+bool cli_print_json_line(struct json_t *value);
+/* An operand that must be s3://BUCKET[/KEY], with a key where one is needed. False: what is wrong was said. */
+bool cli_read_place(const char *text, bool needs_key, struct place *out);
 /* A UTF-8 string, or what is none with its bad bytes as "\xNN" text; new reference. */
 struct json_t *cli_json_str(struct str s);
 /* Flushes stdout; EXIT_FAILED when not all that was printed arrived (a reader that left is no failure of ours). */
@@ -103,7 +107,10 @@ int cli_flush(int code);
 char *human_bytes(double bytes, char *buf, size_t n);
 /* "3.2 s", "2:05", "1:02:03". */
 char *human_duration(double seconds, char *buf, size_t n);
-/* Bytes for a terminal or a line-oriented reader: control characters as \xNN, the rest as it is. buf grows; until freed. */
+/* Bytes for a terminal or a line-oriented reader: control characters, and what is no UTF-8, as \xNN, the rest as it is. buf
+ * grows; until freed. */
 const char *printable(struct str s, struct strbuf *buf);
+/* "2026-11-28T18:40:36.241Z" without the fraction; what looks otherwise as it is, printable. */
+const char *printable_time(struct str s, struct strbuf *buf);
 
 #endif

@@ -10,28 +10,43 @@ libcli_a_SOURCES = \
     src/cli/bodies.c \
     src/cli/call.c \
     src/cli/cmd_bench.c \
+    src/cli/cmd_buckets.c \
+    src/cli/cmd_cached.c \
     src/cli/cmd_health.c \
+    src/cli/cmd_ls.c \
+    src/cli/cmd_mark.c \
+    src/cli/cmd_purge.c \
+    src/cli/cmd_rm.c \
+    src/cli/cmd_stat.c \
+    src/cli/cmd_warm.c \
+    src/cli/delete_doc.c \
     src/cli/cmd_stats.c \
     src/cli/lister.c \
     src/cli/net.c \
     src/cli/oplog.c \
     src/cli/options.c \
     src/cli/out.c \
+    src/cli/pattern.c \
     src/cli/place.c \
     src/cli/progress.c \
+    src/cli/remove.c \
     src/cli/stats_view.c \
     src/cli/stats_watch.c
 noinst_HEADERS += \
     src/cli/admin.h \
     src/cli/bench.h \
+    src/cli/buckets.h \
     src/cli/call.h \
     src/cli/cli.h \
     src/cli/commands.h \
+    src/cli/delete_doc.h \
     src/cli/lister.h \
     src/cli/net.h \
     src/cli/oplog.h \
+    src/cli/pattern.h \
     src/cli/place.h \
     src/cli/progress.h \
+    src/cli/remove.h \
     src/cli/stats_view.h \
     src/cli/stats_watch.h
 bin_PROGRAMS += s3dlio-cli

@@ -1,7 +1,7 @@
 /* options.c - the command line, read by the tables. See cli.h.
  *
  * Options may stand anywhere before "--"; those of a command only after its name. Values: "-j8", "-j 8", "--jobs 8",
- * "--jobs=8". Every option may be given once. */
+ * "--jobs=8"; flags of one letter may stand together. Every option may be given once. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,38 +140,66 @@ static bool set_option(struct parsing *p, const struct opt *o, bool global, cons
 
 static bool is_help(const char *arg) { return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0; }
 
+static const struct opt *find_option(const struct parsing *p, struct str name, bool is_long, bool *global)
+{
+    const struct command *c = p->cli->command;
+    const struct opt *o = !c ? NULL : is_long ? find_long(c->opts, name) : find_letter(c->opts, name.p[0]);
+
+    *global = !o;
+    return o ? o : is_long ? find_long(cli_global_opts, name) : find_letter(cli_global_opts, name.p[0]);
+}
+
+static bool unknown_option(const struct parsing *p, struct str name, bool is_long)
+{
+    const struct command *c = p->cli->command;
+
+    cli_error("unknown option %s" STR_FMT "%s%s (see " CLI_NAME "%s%s --help)", is_long ? "--" : "-", STR_ARG(name), c ? " of " : "",
+              c ? c->name : "", c ? " " : "", c ? c->name : "");
+    return false;
+}
+
+/* value NULL: it is the next argument. */
+static bool read_value(struct parsing *p, const struct opt *o, bool global, const char *value, int argc, char **argv, int *i)
+{
+    if (!value && *i + 1 < argc) value = argv[++*i];
+    if (value) return set_option(p, o, global, value);
+    cli_error("--%s needs a value: %s", o->name, o->arg);
+    return false;
+}
+
+static bool read_long(struct parsing *p, int argc, char **argv, int *i)
+{
+    const char *text = argv[*i] + 2;
+    size_t n = str_find(str_c(text), '=');
+    const char *value = text[n] ? text + n + 1 : NULL;
+    bool global;
+    const struct opt *o = find_option(p, str_make(text, n), true, &global);
+
+    if (!o) return unknown_option(p, str_make(text, n), true);
+    if (o->type != OPT_FLAG) return read_value(p, o, global, value, argc, argv, i);
+    if (!value) return set_option(p, o, global, NULL);
+    cli_error("--%s takes no value", o->name);
+    return false;
+}
+
+/* "-rn", "-j8", "-rj8", "-rj 8". */
+static bool read_letters(struct parsing *p, int argc, char **argv, int *i)
+{
+    bool global;
+
+    for (const char *at = argv[*i] + 1; *at; at++) {
+        const struct opt *o = find_option(p, str_make(at, 1), false, &global);
+        if (!o) return unknown_option(p, str_make(at, 1), false);
+        if (o->type != OPT_FLAG) return read_value(p, o, global, at[1] ? at + 1 : NULL, argc, argv, i);
+        if (!set_option(p, o, global, NULL)) return false;
+    }
+    return true;
+}
+
 /* One argument that begins with '-'; *i moves on over a value that stands by itself. */
 static bool read_option(struct parsing *p, int argc, char **argv, int *i)
 {
-    const char *arg = argv[*i], *value = NULL;
-    const struct command *c = p->cli->command;
-    bool is_long = arg[1] == '-';
-    size_t n = is_long ? str_find(str_c(arg + 2), '=') : 1;
-    const struct opt *own = NULL, *o;
-
-    if (c) own = is_long ? find_long(c->opts, str_make(arg + 2, n)) : find_letter(c->opts, arg[1]);
-    o = own ? own : is_long ? find_long(cli_global_opts, str_make(arg + 2, n)) : find_letter(cli_global_opts, arg[1]);
-    if (!o) {
-        cli_error("unknown option %.*s%s%s (see " CLI_NAME "%s%s --help)", (int)(is_long ? n + 2 : 2), arg, c ? " of " : "",
-                  c ? c->name : "", c ? " " : "", c ? c->name : "");
-        return false;
-    }
-    const char *rest = arg + (is_long ? 2 + n : 2);
-    if (is_long && *rest == '=') value = rest + 1;
-    else if (!is_long && *rest) value = rest;
-    if (o->type == OPT_FLAG && value) {
-        if (is_long) cli_error("--%s takes no value", o->name);
-        else cli_error("-%c takes no value: options stand by themselves", o->letter);
-        return false;
-    }
-    if (o->type != OPT_FLAG && !value) {
-        if (*i + 1 >= argc) {
-            cli_error("--%s needs a value: %s", o->name, o->arg);
-            return false;
-        }
-        value = argv[++*i];
-    }
-    return set_option(p, o, !own, value);
+    return argv[*i][1] == '-' ? read_long(p, argc, argv, i) : read_letters(p, argc, argv, i);
 }
 
 static const struct command *find_command(const char *name)

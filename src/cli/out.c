@@ -9,16 +9,18 @@
 
 #include "cli/cli.h"
 
+/* Names of objects may hold anything; a terminal must not act on it. */
 static void say(const char *fmt, va_list args)
 {
-    char line[2048];
+    char line[4096];
+    struct strbuf shown;
     int n = vsnprintf(line, sizeof line, fmt, args);
 
-    /* names of objects may hold anything; a terminal must not act on it */
-    for (int i = 0; i < n && line[i]; i++)
-        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f) line[i] = '?';
+    strbuf_init(&shown, 0);
     /* a bar may stand there, with the cursor at its begin (progress.h) */
-    fprintf(stderr, "%s" CLI_NAME ": %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", line);
+    fprintf(stderr, "%s" CLI_NAME ": %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "",
+            printable(str_make(line, n < 0 ? 0 : (size_t)n < sizeof line ? (size_t)n : sizeof line - 1), &shown));
+    strbuf_free(&shown);
 }
 
 void cli_error(const char *fmt, ...)
@@ -52,9 +54,27 @@ bool cli_print_json(json_t *value)
 {
     bool ok = value && json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY) == 0 && putchar('\n') != EOF;
 
-    if (!ok) cli_error("cannot print the result: %s", value ? strerror(errno) : err_text(ERR_NOMEM));
+    if (!value) cli_error("%s", err_text(ERR_NOMEM)); /* what could not be written is cli_flush's to say */
     json_decref(value);
     return ok;
+}
+
+bool cli_print_json_line(json_t *value)
+{
+    if (!value) cli_error("%s", err_text(ERR_NOMEM));
+    bool ok = value && json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY) == 0 && putchar('\n') != EOF;
+    json_decref(value);
+    return ok;
+}
+
+bool cli_read_place(const char *text, bool needs_key, struct place *out)
+{
+    bool ok = place_parse(text, out) == ERR_OK && out->bucket.n;
+
+    if (ok && (out->key.n || !needs_key)) return true;
+    if (ok) cli_error("%s names no object: expected s3://BUCKET/KEY", text);
+    else cli_error("%s: expected s3://BUCKET%s", text, needs_key ? "/KEY" : "[/KEY]");
+    return false;
 }
 
 json_t *cli_json_str(struct str s)
@@ -113,14 +133,43 @@ char *human_duration(double seconds, char *buf, size_t n)
     return buf;
 }
 
+/* Bytes of the UTF-8 character at p; 0: there is none, or one that terminals act on (C1 controls). */
+static size_t utf8_length(const unsigned char *p, size_t n)
+{
+    size_t len = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+
+    if (len == 1) return p[0] < ' ' || p[0] == 0x7f ? 0 : 1;
+    if (p[0] < 0xc2 || p[0] > 0xf4 || n < len) return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    /* overlong, surrogates, beyond U+10FFFF; U+0080..U+009F */
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
+        (p[0] == 0xf4 && p[1] > 0x8f) || (p[0] == 0xc2 && p[1] < 0xa0))
+        return 0;
+    return len;
+}
+
 const char *printable(struct str s, struct strbuf *buf)
 {
+    const unsigned char *p = (const unsigned char *)s.p;
+
     buf->n = 0;
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        if (c < ' ' || c == 0x7f) strbuf_f(buf, "\\x%02x", c);
-        else strbuf_ch(buf, (char)c);
+    for (size_t i = 0, len; i < s.n; i += len ? len : 1) {
+        len = utf8_length(p + i, s.n - i);
+        if (len) strbuf_add(buf, p + i, len);
+        else strbuf_f(buf, "\\x%02x", p[i]);
     }
+    strbuf_ch(buf, '\0');
+    return buf->failed ? "?" : buf->p;
+}
+
+const char *printable_time(struct str s, struct strbuf *buf)
+{
+    bool has_fraction = s.n > 20 && s.p[19] == '.' && s.p[s.n - 1] == 'Z';
+
+    printable(has_fraction ? str_make(s.p, 19) : s, buf);
+    if (!has_fraction || buf->failed) return buf->failed ? "?" : buf->p;
+    buf->p[buf->n - 1] = 'Z';
     strbuf_ch(buf, '\0');
     return buf->failed ? "?" : buf->p;
 }

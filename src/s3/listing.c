@@ -194,6 +194,23 @@ enum err listing_buckets(struct str document, bool (*bucket)(void *arg, struct s
     return e;
 }
 
+enum err listing_deleted(struct str document, bool (*failed)(void *arg, struct str key, struct str code, struct str message),
+                         void *arg)
+{
+    struct str rest = document, item;
+    struct pool *pool = pool_create(SIZE_MAX / 2);
+    enum err e = is_document(document, "DeleteResult") ? ERR_OK : ERR_PROTOCOL;
+
+    if (!pool) return ERR_NOMEM;
+    while (e == ERR_OK && (item = element(&rest, "Error")).p) {
+        struct str key = text_of(pool, item, "Key"), code = text_of(pool, item, "Code"), message = text_of(pool, item, "Message");
+        if (!key.p || !code.p || !message.p || !failed(arg, key, code, message)) e = ERR_NOMEM;
+        pool_reset(pool);
+    }
+    pool_destroy(pool);
+    return e;
+}
+
 char *listing_text(struct str document, const char *name)
 {
     struct str t = element(&document, name);

@@ -1,5 +1,5 @@
-/* listing.h - S3's documents as far as clients need them: pages of ListObjectsV2, ListBuckets, single elements (S3 API
- * Reference). Strings given to callbacks live during the call. */
+/* listing.h - S3's documents as far as clients need them: pages of ListObjectsV2, ListBuckets, DeleteObjects, single
+ * elements (S3 API Reference). Strings given to callbacks live during the call. */
 #ifndef S3P_S3_LISTING_H
 #define S3P_S3_LISTING_H
 
@@ -22,6 +22,10 @@ struct listing_entry {
 enum err listing_entries(struct str document, bool (*entry)(void *arg, const struct listing_entry *e), void *arg, char **token);
 /* <Bucket>s of ListBuckets, with their CreationDate ("" where there is none). */
 enum err listing_buckets(struct str document, bool (*bucket)(void *arg, struct str name, struct str created), void *arg);
+
+/* <Error>s of a DeleteResult (DeleteObjects). */
+enum err listing_deleted(struct str document, bool (*failed)(void *arg, struct str key, struct str code, struct str message),
+                         void *arg);
 
 /* Text of the first element of that name, entities decoded; malloc'ed, NULL: there is none, or memory ran out. */
 char *listing_text(struct str document, const char *name);
