@@ -1,0 +1,34 @@
+/* cmd_transfer.h - the options that get, put, upload, download and cp have in common. */
+#ifndef S3P_CLI_CMD_TRANSFER_H
+#define S3P_CLI_CMD_TRANSFER_H
+
+#include "cli/transfer.h"
+
+#define TRANSFER_JOBS 32u
+#define TRANSFER_JOBS_MAX 1024u
+#define TRANSFER_PART_BYTES ((uint64_t)8 << 20)
+#define TRANSFER_PART_MAX ((uint64_t)5 << 30) /* S3 User Guide, "Amazon S3 multipart upload limits" */
+
+struct transfer_opts {
+    uint64_t jobs, part_size;
+    bool no_check;
+};
+#define TRANSFER_OPTS(type, field)                                                                                              \
+    {'j', "jobs", OPT_UINT, "N", offsetof(type, field.jobs), 1, TRANSFER_JOBS_MAX, "requests under way at once (default 32)"},  \
+        {0, "part-size", OPT_SIZE, "SIZE", offsetof(type, field.part_size), 65536, TRANSFER_PART_MAX,                           \
+         "larger objects go in parts of this size (default 8MiB)"},                                                             \
+        {0, "no-check", OPT_FLAG, NULL, offsetof(type, field.no_check), 0, 0, "do not compare checksums"}
+
+static inline void transfer_defaults(struct transfer_opts *o)
+{
+    o->jobs = TRANSFER_JOBS;
+    o->part_size = TRANSFER_PART_BYTES;
+}
+static inline void transfer_take_opts(struct transfer_options *to, const struct transfer_opts *o)
+{
+    to->jobs = o->jobs;
+    to->part_bytes = o->part_size;
+    to->check = !o->no_check;
+}
+
+#endif
