@@ -31,6 +31,7 @@ struct call {
     struct task begin;
     struct strbuf text;        /* of an error */
     char drop[DROP_BYTES];
+    struct str if_match;       /* the caller's */
     char etag[256];            /* of the first good answer; "" when it cannot be resumed */
     uint64_t body_first;       /* position in the object of the body's first byte */
     uint64_t body_bytes;       /* of the whole body, as the first answer said; UINT64_MAX: unknown */
@@ -164,17 +165,32 @@ static bool may_repeat(const struct call *c, enum err e)
     return !c->q.once || never_sent || c->result.status == 503 || c->result.status == 429;
 }
 
+/* Forgets what came of the body. */
+static void begin_anew(struct call *c)
+{
+    c->answered = false;
+    c->etag[0] = '\0';
+    c->body_bytes = UINT64_MAX;
+    c->result.bytes = c->got_before = 0;
+    c->r.has_range = c->q.has_range;
+    c->r.first = c->q.first;
+    c->r.last = c->q.last;
+    c->r.if_match = c->if_match;
+}
+
 static void try_failed(struct call *c, enum err e)
 {
-    uint64_t delay_ms, progress = c->result.bytes - c->got_before;
+    bool resumes = c->answered && can_resume(c), anew = c->answered && !resumes && c->q.afresh;
+    uint64_t delay_ms, progress = anew ? 0 : c->result.bytes - c->got_before;
     struct str code = str_c(c->result.code);
     unsigned status = c->failing ? c->result.status : 0;
 
     c->got_before = c->result.bytes;
-    bool again = may_repeat(c, e) && (!c->answered || can_resume(c)) &&
+    bool again = may_repeat(c, e) && (!c->answered || resumes || anew) &&
                  retry_next(&c->retry, &c->net->budget, &c->net->conf, c->failing ? ERR_OK : e, status, code, c->retry_after_s,
                             progress, &delay_ms);
     if (again) {
+        if (anew) begin_anew(c);
         timer_set(&c->timer, delay_ms);
         return;
     }
@@ -337,13 +353,13 @@ static bool copy_request(struct call *c, const struct call_request *q)
     c->q = *q;
     r->method = q->method;
     r->method_text = method_text(q->method);
-    r->address.bucket = pool_str(c->mem, q->bucket);
-    r->address.key = uri_encode(c->mem, q->key, true);
+    if (q->bucket.n) r->address.bucket = pool_str(c->mem, q->bucket); /* empty and none are not the same: "//" and "/" */
+    if (q->key.n) r->address.key = uri_encode(c->mem, q->key, true);
     if (q->query.p) r->query = pool_str(c->mem, q->query);
     r->has_range = q->has_range;
     r->first = q->first;
     r->last = q->last;
-    if (q->if_match.n) r->if_match = pool_str(c->mem, q->if_match);
+    if (q->if_match.n) r->if_match = c->if_match = pool_str(c->mem, q->if_match);
     if (q->payload_hash.n) r->payload_hash = pool_str(c->mem, q->payload_hash);
     r->body_length = q->body ? q->body_length : 0;
     r->send_zero_length = !q->body && (q->method == METHOD_PUT || q->method == METHOD_POST);
@@ -407,6 +423,8 @@ struct waited {
 static bool waited_head(void *arg, const struct head *h, int64_t length)
 {
     const struct waited *w = arg;
+
+    if (w->s && w->s->body) w->s->body->n = 0; /* this may be another try */
     return !w->s || !w->s->head || w->s->head(w->s->arg, h, length);
 }
 
@@ -436,9 +454,11 @@ void call_wait(struct net *net, const struct call_request *q, const struct call_
 {
     static const struct call_events events = {waited_head, waited_space, waited_filled, waited_end};
     struct waited w = {.net = net, .s = s, .out = out};
+    struct call_request mine = *q;
 
+    mine.afresh = s && s->body;
     memset(out, 0, sizeof *out);
-    out->err = call_start(net, q, &events, &w, &w.call);
+    out->err = call_start(net, &mine, &events, &w, &w.call);
     if (out->err != ERR_OK) return;
     if (!net_run(net) && w.call) {
         call_cancel(w.call);

@@ -64,6 +64,15 @@ static bool take_entry(void *arg, const struct listing_entry *e)
 
 /* ---- a page */
 
+static bool page_head(void *arg, const struct head *h, int64_t length)
+{
+    struct lister *l = arg;
+    (void)h;
+    (void)length;
+    l->text.n = 0; /* of a try that broke off */
+    return true;
+}
+
 static unsigned page_space(void *arg, struct iovec *iov, unsigned max)
 {
     struct lister *l = arg;
@@ -124,10 +133,10 @@ static struct str page_query(struct lister *l, struct pool *mem)
 
 static void page_start(struct lister *l)
 {
-    static const struct call_events events = {NULL, page_space, page_filled, page_end};
+    static const struct call_events events = {page_head, page_space, page_filled, page_end};
     struct pool *mem = pool_create((size_t)1 << 20);
     struct str query = mem ? page_query(l, mem) : (struct str){NULL, 0};
-    struct call_request q = {.method = METHOD_GET, .bucket = l->bucket, .query = query};
+    struct call_request q = {.method = METHOD_GET, .bucket = l->bucket, .query = query, .afresh = true};
 
     l->failure.err = query.p ? call_start(l->net, &q, &events, l, &l->call) : ERR_NOMEM;
     if (l->failure.err != ERR_OK) l->ended = true;

@@ -1,5 +1,6 @@
 /* main.c (cli) - s3dlio-cli: the table of commands, and what happens around one. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
@@ -39,7 +40,7 @@ static int end(struct cli *cli, int code)
     char msg[512];
 
     if (cli->command->offline) return code;
-    if (cli->net.interrupted && code != EXIT_OK) code = EXIT_INTERRUPTED;
+    if (net_interrupted(&cli->net) && (code != EXIT_OK || ferror(stdout))) code = EXIT_INTERRUPTED;
     if (!oplog_close(cli->oplog, msg, sizeof msg)) {
         cli_error("--op-log: %s", msg);
         if (code == EXIT_OK) code = EXIT_FAILED;
@@ -70,5 +71,7 @@ int main(int argc, char **argv)
 
     if (code < 0) code = run(&cli, opts, nargs, args);
     free(opts);
+    /* what nobody takes from standard output is not waited for */
+    if (code == EXIT_INTERRUPTED && ferror(stdout)) _exit(code);
     return code;
 }

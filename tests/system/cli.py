@@ -65,7 +65,7 @@ class Ran:
 
     def json_lines(self):
         self.ok()
-        return [json.loads(line) for line in self.out.splitlines()]
+        return [json.loads(line) for line in self.out.split("\n") if line]   # keys may hold what else ends lines
 
 
 class Running:
