@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "cli/cmd_transfer.h"
@@ -70,6 +71,13 @@ static bool is_special(const char *path)
 
 static int to_stream(struct get *g, const char *target)
 {
+    struct stat st;
+
+    if (stat(strcmp(target, "-") == 0 ? "/dev/stdout" : target, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)) {
+        g->conf.discard = true;
+        g->source.file = target;
+        return -1;
+    }
     g->conf.stream_name = strcmp(target, "-") == 0 ? "standard output" : target;
     g->conf.stream_fd = strcmp(target, "-") == 0 ? STDOUT_FILENO : open(target, O_WRONLY | O_CLOEXEC);
     if (g->conf.stream_fd >= 0) return -1;

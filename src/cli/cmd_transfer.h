@@ -14,19 +14,19 @@ struct transfer_opts {
     bool no_check;
 };
 #define TRANSFER_OPTS(type, field)                                                                                              \
-    {'j', "jobs", OPT_UINT, "N", offsetof(type, field.jobs), 1, TRANSFER_JOBS_MAX, "requests under way at once (default 32)"},  \
+    {'j', "jobs", OPT_UINT, "N", offsetof(type, field.jobs), 1, TRANSFER_JOBS_MAX, "requests under way at once (default 32; parts of large objects: as many as help)"},  \
         {0, "part-size", OPT_SIZE, "SIZE", offsetof(type, field.part_size), 65536, TRANSFER_PART_MAX,                           \
          "larger objects go in parts of this size (default 8MiB)"},                                                             \
         {0, "no-check", OPT_FLAG, NULL, offsetof(type, field.no_check), 0, 0, "do not compare checksums"}
 
 static inline void transfer_defaults(struct transfer_opts *o)
 {
-    o->jobs = TRANSFER_JOBS;
     o->part_size = TRANSFER_PART_BYTES;
 }
 static inline void transfer_take_opts(struct transfer_options *to, const struct transfer_opts *o)
 {
-    to->jobs = o->jobs;
+    to->jobs = o->jobs ? o->jobs : TRANSFER_JOBS;
+    to->climb = !o->jobs;
     to->part_bytes = o->part_size;
     to->check = !o->no_check;
 }

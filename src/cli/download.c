@@ -262,6 +262,7 @@ static bool download_more(struct xfer *x)
     while (d->next < d->end && d->have && d->have[(d->next - d->begin) / d->part_bytes]) d->next += d->part_bytes;
     if (d->single || d->next >= d->end) return false;
     if (is_stream(d) && d->next >= d->written + STREAM_AHEAD_BYTES) return false;
+    if (!transfer_part_may_start(d->x.t)) return false;
     return part_start(d);
 }
 

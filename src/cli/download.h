@@ -7,6 +7,7 @@
 struct download_conf {
     int stream_fd;           /* -1: into files */
     const char *stream_name; /* for messages */
+    bool discard;            /* instead: bytes are counted, and neither kept nor checked */
     bool ranged;             /* only `length` bytes from `offset` on (UINT64_MAX: all the rest) */
     uint64_t offset, length;
 };

@@ -116,7 +116,7 @@ void finish_start(struct download *d)
     if (!sum_is_right(d)) {
         state_drop(d, false); /* a part of it is wrong, and nobody knows which */
         say_wrong(d);
-    } else if (is_stream(d)) {
+    } else if (is_stream(d) || d->c->discard) {
         d->finished = true;
         download_settle(d);
     } else {

@@ -21,6 +21,7 @@ struct part {
     struct buffer_wait wait;
     struct list full;         /* of a stream: what waits for its turn */
     unsigned writes;          /* jobs */
+    bool ended;               /* the request, well or not */
     bool whole;               /* all bytes came */
     enum err refused;         /* why its answer was not wanted */
 };

@@ -15,6 +15,7 @@ void part_free(struct part *p)
     CHECK(!p->request.call && p->writes == 0);
     list_remove(&p->link);
     list_remove(&p->wait.link);
+    if (!p->ended) transfer_part_count(t, -1);
     while ((n = list_pop_front(&p->full)) != NULL) buffer_put(t, container_of(n, struct buffer, link));
     if (p->cur) buffer_put(t, p->cur);
     free(p);
@@ -130,6 +131,11 @@ static void flush(struct part *p)
     struct buffer *b = p->cur;
 
     p->cur = NULL;
+    if (d->c->discard) {
+        b->n = 0;
+        p->cur = b; /* while it is warm */
+        return;
+    }
     if (is_stream(d)) {
         list_push_back(&p->full, &b->link);
         stream_push(d);
@@ -228,7 +234,7 @@ static enum err take_size(struct part *p, const struct head *h, int64_t length)
 /* Whether the sum to compare with is known, or HEAD has to tell it. */
 static void choose_check(struct download *d, bool whole)
 {
-    if (!d->x.t->o.check || d->c->ranged) {
+    if (!d->x.t->o.check || d->c->ranged || d->c->discard) {
         d->want.kind = SUM_NONE;
         d->want_known = true;
         return;
@@ -249,14 +255,14 @@ static enum err first_head(struct part *p, const struct head *h, int64_t length)
     if (!whole && !d->etag[0]) return ERR_AGAIN; /* parts could not be told from those of another version */
     d->probing = false;
     d->next = whole ? d->end : p->first + p->bytes;
-    d->small = whole && p->bytes <= BUFFER_BYTES && !is_stream(d);
+    d->small = whole && p->bytes <= BUFFER_BYTES && !is_stream(d) && !d->c->discard;
     choose_check(d, whole);
     if (d->end != UINT64_MAX && d->end > d->begin && !is_stream(d)) {
         d->nparts = (d->end - d->begin + d->part_bytes - 1) / d->part_bytes;
         d->have = calloc(d->nparts, 1);
         if (!d->have) return ERR_NOMEM;
     }
-    if (!d->small && !is_stream(d) && !download_open(d)) return ERR_CANCELLED;
+    if (!d->small && !is_stream(d) && !d->c->discard && !download_open(d)) return ERR_CANCELLED;
     return ERR_OK;
 }
 
@@ -325,6 +331,8 @@ static void part_end(void *arg, const struct call_result *r)
 
     CHECK_OBJ(d, DOWNLOAD_MAGIC);
     request_ended(d->x.t, &p->request, "GET", i->bucket, i->key, p->got, r);
+    p->ended = true;
+    transfer_part_count(d->x.t, -1);
     if (r->err != ERR_OK || p->refused != ERR_OK) part_failed(p, r);
     else if (!is_quiet(d)) part_whole(p);
     download_settle(d);
@@ -348,6 +356,7 @@ bool part_start(struct download *d)
     list_init(&p->full);
     buffer_wait_init(&p->wait, buffer_there);
     list_push_back(&d->parts, &p->link);
+    transfer_part_count(d->x.t, 1);
     bool all = d->probing && !d->c->ranged && (d->whole_try || (i->has_size && i->size <= d->part_bytes));
     if (!d->probing) want = d->end - d->next;
     p->bytes = all ? UINT64_MAX : want < d->part_bytes ? want : d->part_bytes;

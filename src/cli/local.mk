@@ -71,3 +71,25 @@ noinst_HEADERS += \
 bin_PROGRAMS += s3dlio-cli
 s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
+# Transfers
+libcli_a_SOURCES += \
+    src/cli/cmd_get.c \
+    src/cli/download.c \
+    src/cli/download_finish.c \
+    src/cli/download_part.c \
+    src/cli/download_state.c \
+    src/cli/outfile.c \
+    src/cli/paths.c \
+    src/cli/source_local.c \
+    src/cli/source_remote.c \
+    src/cli/sums.c \
+    src/cli/transfer.c
+noinst_HEADERS += \
+    src/cli/cmd_transfer.h \
+    src/cli/download.h \
+    src/cli/download_impl.h \
+    src/cli/outfile.h \
+    src/cli/paths.h \
+    src/cli/sources.h \
+    src/cli/sums.h \
+    src/cli/transfer.h

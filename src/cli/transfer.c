@@ -7,6 +7,7 @@
 
 #define STOP_MS 400          /* what an interrupt waits for jobs and requests that clean up */
 #define DISK_THREADS_MAX 4u
+#define PARTS_START 4u
 
 /* ---- items */
 
@@ -161,7 +162,42 @@ void xfer_end(struct xfer *x, enum xfer_end how)
     transfer_pump(t);
 }
 
-void transfer_progress(struct transfer *t, int64_t bytes) { progress_add(t->progress, 0, bytes); }
+void transfer_progress(struct transfer *t, int64_t bytes)
+{
+    progress_add(t->progress, 0, bytes);
+    if (bytes > 0) t->period_bytes += (uint64_t)bytes;
+}
+
+/* ---- how many parts of large objects at once: more are slower where one processor serves and reads them all */
+
+bool transfer_part_may_start(struct transfer *t)
+{
+    if (!t->o.climb || t->nparts < t->climb.target) return true;
+    t->period_busy = true;
+    return false;
+}
+
+void transfer_part_count(struct transfer *t, int by)
+{
+    t->nparts += (unsigned)by;
+    if (!t->o.climb || by < 0 || t->period.due_ms) return;
+    t->period_ns = clock_ns();
+    t->period_bytes = 0;
+    timer_set(&t->period, CLIMB_PERIOD_MS);
+}
+
+static void period_over(struct timer *timer)
+{
+    struct transfer *t = container_of(timer, struct transfer, period);
+    uint64_t now = clock_ns();
+
+    climb_period(&t->climb, now / 1000000, t->nparts, t->period_bytes, (now - t->period_ns) / 1000000, t->period_busy);
+    t->period_busy = t->nparts >= t->climb.target;
+    t->period_bytes = 0;
+    t->period_ns = now;
+    if (t->nparts) timer_set(&t->period, CLIMB_PERIOD_MS);
+    transfer_pump(t);
+}
 
 enum err request_start(struct transfer *t, struct request *r, const struct call_request *q, const struct call_events *ev,
                        void *arg)
@@ -274,6 +310,8 @@ static bool start(struct transfer *t)
     list_init(&t->buffers);
     list_init(&t->hungry);
     task_init(&t->pump, t->net->loop, pump);
+    timer_init(&t->period, t->net->loop, period_over);
+    climb_init(&t->climb, PARTS_START, (unsigned)t->o.jobs);
     if (!t->max_buffers) t->max_buffers = 2 * (unsigned)t->o.jobs + 8;
     t->slots = calloc((size_t)t->o.jobs + 1, sizeof *t->slots);
     if (!t->slots || disk_create(threads, &t->disk) != ERR_OK) return false;
@@ -348,6 +386,7 @@ int transfer_run(struct transfer *t, const char *what)
     if (t->njobs) leave(t, code);
     t->source->close(t->source);
     task_cancel(&t->pump);
+    timer_stop(&t->period);
     disk_destroy(t->disk);
     buffers_free(t);
     free(t->slots);

@@ -15,6 +15,7 @@
 #include "cli/oplog.h"
 #include "cli/progress.h"
 #include "io/disk.h"
+#include "origin/climb.h"
 
 #define BUFFER_BYTES ((size_t)256 << 10)
 
@@ -58,6 +59,7 @@ struct xfer {
 
 struct transfer_options {
     uint64_t jobs, part_bytes;
+    bool climb;       /* of large objects only as many parts at once as make it faster, at most jobs */
     bool check;       /* sums are compared */
     bool resume;      /* --continue */
     bool no_clobber;
@@ -87,6 +89,11 @@ struct transfer {
     struct list buffers, hungry;
     unsigned nbuffers, max_buffers;
     uint64_t total_objects, total_bytes;
+    struct climb climb;
+    struct timer period;
+    uint64_t period_bytes, period_ns;
+    unsigned nparts;
+    bool period_busy;
 };
 
 /* Takes over the source. what: "downloading". Runs until everything has ended, prints the summary (--json: to stdout), and
@@ -101,6 +108,10 @@ enum xfer_end { XFER_DONE, XFER_SKIPPED, XFER_FAILED, XFER_MISSING, XFER_STOPPED
 void xfer_end(struct xfer *x, enum xfer_end how);
 void transfer_pump(struct transfer *t); /* soon */
 void transfer_progress(struct transfer *t, int64_t bytes);
+
+/* Large objects: whether one more part may be asked for now. part_request counts it: +1, -1. */
+bool transfer_part_may_start(struct transfer *t);
+void transfer_part_count(struct transfer *t, int by);
 
 /* A request within the bound of jobs (more() is only called below it). */
 struct request {
