@@ -12,13 +12,6 @@
 #include "cli/paths.h"
 #include "cli/sources.h"
 
-struct get_opts {
-    struct transfer_opts common;
-    const char *output, *keylist;
-    bool recursive, resume, no_clobber, keep_mtime;
-    uint64_t offset, length;
-};
-
 #define AT(field) offsetof(struct get_opts, field)
 #define GET_OPTS                                                                                                              \
     TRANSFER_OPTS(struct get_opts, common),                                                                                   \
@@ -192,7 +185,7 @@ static bool is_many(const struct get *g, bool globs)
     return place_has_glob(p.key) || p.key.n == 0 || p.key.p[p.key.n - 1] == '/';
 }
 
-static int run(struct cli *cli, const struct get_opts *o, int nargs, char **args, bool globs)
+int get_run(struct cli *cli, const struct get_opts *o, int nargs, char **args, bool globs)
 {
     struct get g = {.cli = cli, .o = o, .conf = {.stream_fd = -1, .offset = o->offset, .length = o->length}};
     const char *target = o->output;
@@ -220,8 +213,8 @@ static int run(struct cli *cli, const struct get_opts *o, int nargs, char **args
     return code < 0 ? start(&g) : code;
 }
 
-static int run_get(struct cli *cli, const void *opts, int nargs, char **args) { return run(cli, opts, nargs, args, false); }
-static int run_download(struct cli *cli, const void *opts, int nargs, char **args) { return run(cli, opts, nargs, args, true); }
+static int run_get(struct cli *cli, const void *opts, int nargs, char **args) { return get_run(cli, opts, nargs, args, false); }
+static int run_download(struct cli *cli, const void *opts, int nargs, char **args) { return get_run(cli, opts, nargs, args, true); }
 
 #define FILES_DETAILS                                                                                                         \
     "A file appears under its name when it is complete and its checksum, or its ETag where that is an MD5, is right. It\n"    \

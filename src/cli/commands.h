@@ -4,22 +4,11 @@
 
 #include "cli/cli.h"
 
-#define COMMAND_TABLE(X) \
-    X(get) \
-    X(download) \
-    X(ls) \
-    X(stat) \
-    X(rm) \
-    X(list_buckets) \
-    X(create_bucket) \
-    X(delete_bucket) \
-    X(warm) \
-    X(purge) \
-    X(mark) \
-    X(cached) \
-    X(stats) \
-    X(bench) \
-    X(health)
+#define COMMAND_TABLE(X)                                                                                                     \
+    X(ls) X(stat) X(get) X(put) X(download) X(upload) X(cp) X(rm)                                                             \
+    X(list_buckets) X(create_bucket) X(delete_bucket)                                                                        \
+    X(warm) X(purge) X(mark) X(cached) X(stats)                                                                              \
+    X(bench) X(health)
 
 #define X(name) extern const struct command command_##name;
 COMMAND_TABLE(X)

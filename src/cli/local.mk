@@ -73,23 +73,35 @@ s3dlio_cli_SOURCES = src/cli/main.c
 s3dlio_cli_LDADD = libcli.a libs3p.a $(DEPS_LIBS)
 # Transfers
 libcli_a_SOURCES += \
+    src/cli/ask.c \
+    src/cli/cmd_cp.c \
     src/cli/cmd_get.c \
+    src/cli/cmd_put.c \
+    src/cli/copy.c \
     src/cli/download.c \
     src/cli/download_finish.c \
     src/cli/download_part.c \
     src/cli/download_state.c \
+    src/cli/multipart.c \
     src/cli/outfile.c \
     src/cli/paths.c \
     src/cli/source_local.c \
     src/cli/source_remote.c \
     src/cli/sums.c \
-    src/cli/transfer.c
+    src/cli/transfer.c \
+    src/cli/upload.c \
+    src/cli/upload_part.c
 noinst_HEADERS += \
+    src/cli/ask.h \
     src/cli/cmd_transfer.h \
+    src/cli/copy.h \
     src/cli/download.h \
     src/cli/download_impl.h \
+    src/cli/multipart.h \
     src/cli/outfile.h \
     src/cli/paths.h \
     src/cli/sources.h \
     src/cli/sums.h \
-    src/cli/transfer.h
+    src/cli/transfer.h \
+    src/cli/upload.h \
+    src/cli/upload_impl.h

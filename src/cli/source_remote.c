@@ -33,6 +33,7 @@ static struct item *make_item(struct remote *r, struct str bucket, struct str ke
     struct item *i;
 
     if (r->c.to_bucket.p) {
+        if (r->c.to_exact) return item_make_copy(r->c.to_bucket, r->c.to_prefix, bucket, key);
         char *joined = malloc(r->c.to_prefix.n + rest.n + 1);
         if (!joined) return NULL;
         memcpy(joined, r->c.to_prefix.p, r->c.to_prefix.n);

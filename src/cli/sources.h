@@ -13,6 +13,7 @@ struct remote_source_conf {
     const char *dir;          /* files go below it; NULL: file names the only one */
     const char *file;
     struct str to_bucket, to_prefix; /* copies instead: NULL none */
+    bool to_exact;            /* to_prefix is the key of the only copy */
     bool recursive;           /* a URI without pattern is a prefix */
     bool globs;               /* patterns are understood */
 };

@@ -8,6 +8,7 @@
 #define STOP_MS 400          /* what an interrupt waits for jobs and requests that clean up */
 #define DISK_THREADS_MAX 4u
 #define PARTS_START 4u
+#define SLOTS(t) (3 * (unsigned)(t)->o.jobs) /* requests that clean up do not wait for their turn */
 
 /* ---- items */
 
@@ -313,9 +314,9 @@ static bool start(struct transfer *t)
     timer_init(&t->period, t->net->loop, period_over);
     climb_init(&t->climb, PARTS_START, (unsigned)t->o.jobs);
     if (!t->max_buffers) t->max_buffers = 2 * (unsigned)t->o.jobs + 8;
-    t->slots = calloc((size_t)t->o.jobs + 1, sizeof *t->slots);
+    t->slots = calloc(SLOTS(t), sizeof *t->slots);
     if (!t->slots || disk_create(threads, &t->disk) != ERR_OK) return false;
-    for (unsigned i = 0; i < t->o.jobs; i++) t->slots[i] = i;
+    for (unsigned i = 0; i < SLOTS(t); i++) t->slots[i] = i;
     t->source->changed = source_changed;
     t->source->changed_arg = t;
     return true;
