@@ -180,6 +180,7 @@ static void resume_run(struct disk_job *j)
     }
     d->have = calloc(d->nparts, 1);
     if (!d->have) d->error = ENOMEM;
+    else if (ftruncate(d->file.fd, (off_t)d->end) != 0) d->error = errno;
     for (uint64_t i = 0; i < d->nparts && !d->error; i++) d->have[i] = part_is_there(d, i);
 }
 

@@ -235,14 +235,28 @@ static bool is_secret(const struct head *h)
     return sse && str_starts(sse->value, STR_LIT("aws:kms"));
 }
 
-void sum_expected(const struct head *h, struct sum_value *out)
+/* "...-3": uploaded in parts. */
+static bool is_of_parts(struct str etag)
+{
+    size_t dash = str_find(etag, '-');
+    return dash < etag.n && dash > 1;
+}
+
+/* A checksum that may be of the parts' checksums, and not of the bytes: some stores do not say which it is. */
+static bool is_doubtful(const struct head *h, enum sum_kind kind)
 {
     const struct hdr *type = head_find_name(h, STR_LIT("x-amz-checksum-type"));
 
+    if (type) return !str_eq_ci(type->value, STR_LIT("FULL_OBJECT"));
+    return kind != SUM_CRC64NVME && is_of_parts(head_value(h, HDR_ETAG));
+}
+
+void sum_expected(const struct head *h, struct sum_value *out)
+{
     *out = (struct sum_value){.kind = SUM_NONE};
-    for (enum sum_kind k = SUM_CRC32C; k <= SUM_SHA256 && !(type && str_eq_ci(type->value, STR_LIT("COMPOSITE"))); k++) {
+    for (enum sum_kind k = SUM_CRC32C; k <= SUM_SHA256; k++) {
         const struct hdr *f = head_find_name(h, sum_header(k));
-        if (f && read_base64(f->value, k, out)) return;
+        if (f && !is_doubtful(h, k) && read_base64(f->value, k, out)) return;
     }
     if (!is_secret(h)) sum_of_etag(head_value(h, HDR_ETAG), out);
 }

@@ -121,7 +121,7 @@ static void multipart_done(struct multipart *m, const struct call_result *r)
     CHECK_OBJ(u, UPLOAD_MAGIC);
     upload_settle(u);
     if (u->failing) return; /* aborted, or begun too late */
-    if (r->err != ERR_OK) upload_fail(u, XFER_FAILED, "%s", call_why(r, why, sizeof why));
+    if (r->err != ERR_OK) upload_fail(u, call_not_found(r) ? XFER_MISSING : XFER_FAILED, "%s", call_why(r, why, sizeof why));
     else if (u->ended_input && u->next == u->size && m->noted == u->number && list_empty(&u->parts)) u->finished = true;
 }
 

@@ -221,7 +221,7 @@ static void sent(struct ask *a, const struct call_result *r)
     if (p->number) transfer_part_count(u->x.t, -1);
     if (u->failing) return;
     if (r->err != ERR_OK) {
-        upload_fail(u, XFER_FAILED, "%s", call_why(r, why, sizeof why));
+        upload_fail(u, call_not_found(r) ? XFER_MISSING : XFER_FAILED, "%s", call_why(r, why, sizeof why));
         return;
     }
     if (p->number && !a->etag[0]) {

@@ -142,11 +142,13 @@ def test_a_key_that_leaves_the_directory_is_refused_and_the_others_go_on(cli, or
 def test_what_does_not_match_its_checksum_is_no_file(cli, origin):
     data = content("/b/k", 1, 0, 3000)
     origin.put("/b/md5", data=data, etag='"%s"' % hashlib.md5(b"other").hexdigest())
-    origin.put("/b/crc", data=data, etag='"x-1"', headers={"x-amz-checksum-crc32": base64.b64encode(b"\0\0\0\1").decode()})
+    origin.put("/b/crc", data=data, etag='"x-1"', headers={"x-amz-checksum-crc32": base64.b64encode(b"\0\0\0\1").decode(),
+                                                              "x-amz-checksum-type": "FULL_OBJECT"})
     big = content("/b/big", 1, 0, BIG)
     origin.put("/b/big", data=big, etag='"%s"' % hashlib.md5(b"other").hexdigest())
     good = zlib.crc32(big).to_bytes(4, "big")
-    origin.put("/b/right", data=big, etag='"x-1"', headers={"x-amz-checksum-crc32": base64.b64encode(good).decode()})
+    origin.put("/b/right", data=big, etag='"x-1"', headers={"x-amz-checksum-crc32": base64.b64encode(good).decode(),
+                                                              "x-amz-checksum-type": "FULL_OBJECT"})
     cli.to(origin.url)
     cli("get", "s3://b/md5", "f").failed(cli_module.FAILED, "does not match its ETag, an MD5")
     cli("get", "s3://b/crc", "f").failed(cli_module.FAILED, "does not match its CRC32")
@@ -317,7 +319,7 @@ def test_every_request_is_in_the_op_log(cli, origin):
     (["get"], "name an object"),
     (["get", "s3://b"], "names a bucket"),
     (["get", "s3:///k"], "expected s3://BUCKET/KEY"),
-    (["get", "s3://b/x/"], "ends with a slash"),
+    (["get", "s3://b/x/"], "the key is empty"),
     (["get", "-r", "s3://b/x/", "-"], "takes a single object"),
     (["get", "--offset", "1", "s3://b/1", "s3://b/2", "d"], "for a single object"),
     (["get", "-j", "0", "s3://b/1"], "--jobs 0"),

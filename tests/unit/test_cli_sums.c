@@ -104,6 +104,9 @@ static void what_can_be_checked_is_told_from_what_cannot(void **state)
         {{{"x-amz-checksum-sha256", "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=-2"}}, SUM_NONE},
         {{{"x-amz-checksum-sha256", "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="}}, SUM_SHA256},
         {{{"x-amz-checksum-crc32", "not base"}}, SUM_NONE},
+        {{{"etag", "\"5d-2\""}, {"x-amz-checksum-crc32", "y/Q5Jg=="}}, SUM_NONE}, /* of which it is, nobody says */
+        {{{"etag", "\"5d-2\""}, {"x-amz-checksum-crc32", "y/Q5Jg=="}, {"x-amz-checksum-type", "FULL_OBJECT"}}, SUM_CRC32},
+        {{{"etag", "\"5d-2\""}, {"x-amz-checksum-crc64nvme", "rosUhgp5mIg="}}, SUM_CRC64NVME},
     };
     struct sum s;
     struct sum_value v, want;
