@@ -110,33 +110,34 @@ static void test_limits_of_a_cgroup_and_its_parents(void **state)
     assert_non_null(mkdtemp(dir));
     snprintf(sub, sizeof sub, "%s/in", dir);
     assert_int_equal(mkdir(sub, 0700), 0);
-    struct cgroup_files v2 = {dir, "memory.max", "memory.current", {"inactive_file", "active_file"}};
+    struct cgroup_files v2 = {"", "memory.max", "memory.current", {"inactive_file", "active_file"}};
 
-    assert_true(cgroup_room_upwards(&v2, "/in/absent") == UINT64_MAX);
+    assert_true(least_upwards(dir, &v2, "/in/absent", cgroup_room) == UINT64_MAX);
     write_file(sub, "memory.max", "max\n");
-    assert_true(cgroup_room_upwards(&v2, "/in/absent") == UINT64_MAX);
+    assert_true(least_upwards(dir, &v2, "/in/absent", cgroup_room) == UINT64_MAX);
     write_file(dir, "memory.max", "1000000\n");
-    assert_true(cgroup_room_upwards(&v2, "/in/absent") == 1000000);
+    assert_true(least_upwards(dir, &v2, "/in/absent", cgroup_room) == 1000000);
     write_file(dir, "memory.current", "700000\n");
     write_file(dir, "memory.stat", "anon 5\ninactive_file 100000\nactive_file 200000\nshmem 300\n");
-    assert_true(cgroup_room_upwards(&v2, "/in") == 600000);
+    assert_true(least_upwards(dir, &v2, "/in", cgroup_room) == 600000);
     write_file(sub, "memory.max", "5000\n");
     write_file(sub, "memory.current", "6000\n");
-    assert_true(cgroup_room_upwards(&v2, "/in") == 0);
-    assert_true(cgroup_room_upwards(&v2, "") == 600000);
+    assert_true(least_upwards(dir, &v2, "/in", cgroup_room) == 0);
+    assert_true(least_upwards(dir, &v2, "", cgroup_room) == 600000);
 
-    write_file(dir, "meminfo", "MemTotal:   9000 kB\nMemAvailable:   2048 kB\n");
-    write_file(dir, "cgroup", "0::/nowhere/at/all\n");
-    char meminfo[600];
-    snprintf(meminfo, sizeof meminfo, "%s/meminfo", dir);
-    snprintf(path, sizeof path, "%s/cgroup", dir);
-    assert_true(room_check(2 * MIB, meminfo, path, msg, sizeof msg));
-    assert_false(room_check(3 * MIB, meminfo, path, msg, sizeof msg));
+    snprintf(sub, sizeof sub, "%s/proc", dir);
+    assert_int_equal(mkdir(sub, 0700), 0);
+    write_file(sub, "meminfo", "MemTotal:   9000 kB\nMemAvailable:   2048 kB\n");
+    snprintf(sub, sizeof sub, "%s/proc/self", dir);
+    assert_int_equal(mkdir(sub, 0700), 0);
+    write_file(sub, "cgroup", "0::/nowhere/at/all\n");
+    assert_true(room_check(dir, 2 * MIB, msg, sizeof msg));
+    assert_false(room_check(dir, 3 * MIB, msg, sizeof msg));
     assert_string_equal(msg, "3MiB of cache memory configured, but the machine has only 2MiB available");
-    assert_true(room_check(3 * MIB, "/nonexistent", "/nonexistent", msg, sizeof msg));
+    assert_true(room_check("/nonexistent", 3 * MIB, msg, sizeof msg));
 
     const char *names[] = {"in/memory.max", "in/memory.current", "memory.max", "memory.current",
-                           "memory.stat",   "meminfo",           "cgroup",     "in"};
+                           "memory.stat",   "proc/meminfo",      "proc/self/cgroup", "proc/self", "proc", "in"};
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
         assert_int_equal(remove(path), 0);
