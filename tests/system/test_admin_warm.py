@@ -1,5 +1,6 @@
 """warm: jobs that read objects into the cache."""
 import json
+import os
 import threading
 import time
 
@@ -169,6 +170,31 @@ def test_a_manifest_of_thousands_of_lines(file_proxy_with_many, tmp_path):
     assert p.get("/b/other").get("x-cache") == "HIT" and p.get("/b/dir/k2001").get("x-cache") == "HIT"
     j = ended(p, warm(p, manifest="s3://b/no-manifest"))
     assert j["state"] == "failed" and "404" in j["errors"][0]["message"]
+
+
+def worker_switches(p):
+    """How often each worker's thread has slept so far."""
+    found = {}
+    for t in os.listdir("/proc/%d/task" % p.pid):
+        with open("/proc/%d/task/%s/status" % (p.pid, t)) as f:
+            fields = dict(line.split(":", 1) for line in f)
+        if "s3p-worker-" in fields["Name"]:
+            found[fields["Name"].strip()] = int(fields["voluntary_ctxt_switches"])
+    return found
+
+
+def test_all_workers_read_for_one_job(http, origin):
+    p = http(workers=4)
+    for i in range(200):
+        origin.put("/b/k%d" % i, 10)
+    id_ = warm(p, uris=["s3://b/first"])   # whatever happens at first has happened
+    ended(p, id_)
+    before = worker_switches(p)
+    id_ = warm(p, uris=["s3://b/k%d" % i for i in range(200)], concurrency=4)
+    net.wait_until("all are read", lambda: origin.count() >= 201, every=0.1)   # and nobody asks the proxy meanwhile
+    after = worker_switches(p)
+    assert len(before) == 4 and all(after[w] - before[w] >= 20 for w in before), (before, after)
+    assert ended(p, id_)["objects"]["done"] == 200
 
 
 def test_cancel_ends_it_at_once(http, origin):
