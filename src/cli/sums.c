@@ -175,7 +175,7 @@ uint32_t sum_crc32c(uint32_t crc, const void *p, size_t n)
 
 uint32_t sum_crc32c_join(uint32_t first, uint32_t second, uint64_t second_bytes)
 {
-    return (uint32_t)poly_times(poly_x8n(second_bytes, POLY_CRC32C, 32), first, POLY_CRC32C, 32) ^ second;
+    return (uint32_t)sum_crc_moved(SUM_CRC32C, first, second_bytes) ^ second;
 }
 
 static uint64_t crc_any(unsigned table, uint64_t crc, const uint8_t *p, size_t n)
@@ -226,14 +226,32 @@ void sum_add(struct sum *s, const void *p, size_t n)
     }
 }
 
+bool sum_is_crc(enum sum_kind kind) { return kind == SUM_CRC32C || kind == SUM_CRC64NVME || kind == SUM_CRC32; }
+
+uint64_t sum_crc_moved(enum sum_kind kind, uint64_t crc, uint64_t bytes_behind)
+{
+    uint64_t poly = kind == SUM_CRC32C ? POLY_CRC32C : kind == SUM_CRC32 ? POLY_CRC32 : POLY_CRC64NVME;
+    unsigned bits = kind == SUM_CRC64NVME ? 64 : 32;
+
+    return poly_times(poly_x8n(bytes_behind, poly, bits), crc, poly, bits);
+}
+
+void sum_of_crc(enum sum_kind kind, uint64_t crc, struct sum_value *out)
+{
+    size_t n = sum_bytes(kind);
+
+    *out = (struct sum_value){.kind = kind};
+    for (size_t i = 0; i < n; i++) out->bytes[i] = (uint8_t)(crc >> 8 * (n - 1 - i));
+}
+
 void sum_end(struct sum *s, struct sum_value *out)
 {
-    size_t n = sum_bytes(s->kind);
-
-    *out = (struct sum_value){.kind = s->kind};
-    if (s->digest) EVP_DigestFinal_ex(s->digest, out->bytes, NULL);
-    else
-        for (size_t i = 0; i < n; i++) out->bytes[i] = (uint8_t)(s->crc >> 8 * (n - 1 - i));
+    if (s->digest) {
+        *out = (struct sum_value){.kind = s->kind};
+        EVP_DigestFinal_ex(s->digest, out->bytes, NULL);
+    } else {
+        sum_of_crc(s->kind, s->crc, out);
+    }
     sum_drop(s);
 }
 
