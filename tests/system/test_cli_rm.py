@@ -207,6 +207,18 @@ def test_keys_that_neither_xml_nor_a_path_can_hold(cli, s3ish, origin):
     assert [keys_of(r) for r in origin.log(method="POST")] == [["x/../../y"]] and origin.count(method="DELETE") == 0
 
 
+def test_a_server_that_lists_what_was_not_asked_for_loses_nothing(cli, s3ish, origin):
+    origin.on(method="GET", status=200, body=listing(["precious", "run1/a", "zz"]))
+    origin.on(method="POST", status=200, body=b"<DeleteResult></DeleteResult>")
+    cli.to(s3ish())("rm", "-r", "s3://b/run1").failed(FAILED, "cannot list")
+    assert origin.count(method="POST") == 0
+
+
+def test_an_answer_without_end_is_not_waited_for(cli, s3ish, origin):
+    origin.on(method="DELETE", status=200, body=b"x" * (9 << 20))
+    cli.to(s3ish())("rm", "s3://b/k").failed(FAILED, "cannot delete s3://b/k")
+
+
 def test_an_interrupt_ends_it(cli, s3ish, origin):
     origin.on(method="GET", status=200, body=listing(["k%d" % i for i in range(10)]))
     origin.on(method="POST", never=True)
