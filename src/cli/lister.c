@@ -23,6 +23,7 @@ struct lister {
     char *token;
     bool ended;               /* no more pages: the last came, or failure says why not */
     bool hungry;              /* somebody was told ERR_AGAIN */
+    bool astray;              /* a key came that is not below the prefix */
     struct call_result failure;
     struct strbuf text;
     char *space;
@@ -47,6 +48,12 @@ static char *put(char **w, struct str s, struct str *out)
 static bool take_entry(void *arg, const struct listing_entry *e)
 {
     struct lister *l = arg;
+
+    /* who asked relies on it: keys become paths behind the prefix, and are deleted for being below it */
+    if (!str_starts(e->key, l->prefix)) {
+        l->astray = true;
+        return false;
+    }
     struct listed *d = malloc(sizeof *d + e->key.n + e->etag.n + e->modified.n + e->storage_class.n);
     char *w = (char *)(d + 1);
 
@@ -109,7 +116,7 @@ static void page_end(void *arg, const struct call_result *r)
     if (r->err == ERR_OK) {
         l->failure.err = l->text.failed ? ERR_NOMEM : listing_entries(strbuf_get(&l->text), take_entry, l, &token);
         /* a page that leads to itself would never end */
-        if (token && l->token && strcmp(token, l->token) == 0) l->failure.err = ERR_PROTOCOL;
+        if (l->astray || (token && l->token && strcmp(token, l->token) == 0)) l->failure.err = ERR_PROTOCOL;
     }
     page_log(l, l->waiting - before);
     free(l->token);
