@@ -1,4 +1,5 @@
 /* main.c (cli) - s3dlio-cli: the table of commands, and what happens around one. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -62,13 +63,23 @@ static int run(struct cli *cli, const void *opts, int nargs, char **args)
     return cli_flush(code);
 }
 
+/* Where one of the three is closed the next file or socket that is opened would take its place, and get what is printed.
+ * What stands there instead gives and takes nothing. */
+static void keep_places(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/", O_RDONLY | O_DIRECTORY) < 0) _exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
     struct cli cli = {0};
     void *opts = NULL;
     char **args;
-    int nargs, code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
+    int nargs, code;
 
+    keep_places();
+    code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
     if (code < 0) code = run(&cli, opts, nargs, args);
     free(opts);
     /* what nobody takes from standard output is not waited for */
