@@ -240,6 +240,7 @@ const struct command command_get = {
     .opts_bytes = sizeof(struct get_opts),
     .max_args = -1,
     .defaults = get_defaults,
+    .adjust = transfer_adjust,
     .run = run_get,
 };
 
@@ -254,5 +255,6 @@ const struct command command_download = {
     .opts_bytes = sizeof(struct get_opts),
     .max_args = -1,
     .defaults = get_defaults,
+    .adjust = transfer_adjust,
     .run = run_download,
 };

@@ -51,6 +51,12 @@ static inline void transfer_defaults(struct transfer_opts *o)
 {
     o->part_size = TRANSFER_PART_BYTES;
 }
+/* Of every command whose options begin with struct transfer_opts: as many connections as jobs. */
+static inline void transfer_adjust(struct cli *cli, const void *opts)
+{
+    const struct transfer_opts *o = opts;
+    if (!cli->net_options.connections && o->jobs > NET_CONNECTIONS) cli->net_options.connections = o->jobs;
+}
 static inline void transfer_take_opts(struct transfer_options *to, const struct transfer_opts *o)
 {
     to->jobs = o->jobs ? o->jobs : TRANSFER_JOBS;

@@ -1,6 +1,7 @@
 /* main.c (cli) - s3dlio-cli: the table of commands, and what happens around one. */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -71,6 +72,16 @@ static void keep_places(void)
         if (fcntl(fd, F_GETFD) < 0 && open("/", O_RDONLY | O_DIRECTORY) < 0) _exit(EXIT_FAILED);
 }
 
+/* --jobs and --concurrency go to 1024, which is the usual limit of descriptors; what may be had without asking is more. */
+static void raise_descriptors(void)
+{
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
+    r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
 int main(int argc, char **argv)
 {
     struct cli cli = {0};
@@ -79,6 +90,7 @@ int main(int argc, char **argv)
     int nargs, code;
 
     keep_places();
+    raise_descriptors();
     code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
     if (code < 0) code = run(&cli, opts, nargs, args);
     free(opts);

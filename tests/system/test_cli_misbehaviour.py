@@ -3,6 +3,7 @@ files that were tampered with, targets that lie in their sources."""
 import os
 import signal
 import subprocess
+import threading
 import time
 
 import cli as cli_module
@@ -173,3 +174,29 @@ def test_a_slow_reader_of_a_stream_costs_no_memory(start, tmp_path, cli):
         got += len(data)
     os.close(r)
     assert run.wait().code == cli_module.OK and got == 600 << 20
+
+
+# ---- limits
+
+@pytest.mark.nosan
+def test_a_low_limit_of_descriptors_is_raised_where_it_may_be(cli, origin, start):
+    origin.put("/b/k", 1000)
+    origin.on(when=lambda r: "list-type=2" in r.query, status=200, body=listing("k").replace(b">10<", b">1000<"))
+    cli.to(start({"type": "http", "endpoint": origin.url}))
+    ran = cli("bench", "get", "s3://b/", "--no-prepare", "-c", 300, "--ops", 1000, prefix=("prlimit", "--nofile=64:2000")).ok()
+    assert "1000 done, 0 failed" in ran.out
+
+
+def test_as_many_connections_as_jobs(cli, origin):
+    """All requests are under way at once, or the gate never opens."""
+    gate, seen = threading.Event(), set()
+
+    def count(record):
+        seen.add(record.conn)
+        if len(seen) == 100:
+            gate.set()
+    names = ["k%d" % i for i in range(100)]
+    for n in names:
+        origin.put("/b/" + n, 10)
+        origin.on("GET", "/b/" + n, call=count, gate=gate)
+    cli.to(origin.url)("get", "--no-check", "-j", 100, *["s3://b/" + n for n in names], "out").ok()
