@@ -112,10 +112,16 @@ static void offer_options(struct str typed, const struct opt *o)
     }
 }
 
-/* "auto|off|prior-knowledge" */
-static void offer_choices(const char *typed, const char *lead, const char *choices)
+/* "get|put|mixed" of "get|put|mixed s3://BUCKET/PREFIX": words to choose from stand in small letters; else nothing. */
+static struct str choices_of(const char *what)
 {
-    struct str one, rest = str_c(choices);
+    size_t n = strspn(what, "abcdefghijklmnopqrstuvwxyz-|");
+    return memchr(what, '|', n) && (!what[n] || what[n] == ' ') ? str_make(what, n) : STR_LIT("");
+}
+
+static void offer_choices(const char *typed, const char *lead, struct str rest)
+{
+    struct str one;
     char text[160];
 
     while (str_split(&rest, '|', &one)) {
@@ -136,11 +142,12 @@ static bool names_any(const char *args, const char *const *words)
 static const char *offer_values(struct cli *cli, const char *what, const char *typed, const char *lead)
 {
     static const char *const remote[] = {"s3://", "BUCKET", "URI", "PREFIX", "SOURCE", "TARGET", NULL};
-    static const char *const local[] = {"FILE", "SOURCE", "TARGET", "LOCAL", "PATH", NULL};
+    static const char *const local[] = {"FILE", "SOURCE", "TARGET", NULL};
     static const char *const dirs[] = {"DIR", NULL};
 
-    if (strchr(what, '|') && !strstr(what, "s3://")) {
-        offer_choices(typed, lead, what);
+    struct str choices = choices_of(what);
+    if (choices.n) {
+        offer_choices(typed, lead, choices);
         return ":none";
     }
     if (names_any(what, remote)) offer_remote(cli, typed, lead, strcmp(what, "BUCKET") == 0);
@@ -179,7 +186,8 @@ void complete_words(struct cli *cli, int n, char **words)
     } else if (!s.command) {
         rest = offer_commands(str_c(typed));
     } else if (s.command->max_args < 0 || s.operands < s.command->max_args) {
-        rest = offer_values(cli, s.command->args, typed, "");
+        const char *args = s.command->args;
+        rest = offer_values(cli, s.operands ? args + choices_of(args).n : args, typed, "");
     }
     puts(rest);
 }

@@ -12,7 +12,7 @@ struct lister;
 struct listed {
     struct list link;          /* free for whoever took it */
     uint64_t size;             /* bytes */
-    struct str key, etag;      /* etag with its quotes; "" if there is none */
+    struct str key, etag;      /* key NUL-terminated, as well; etag with its quotes; "" if there is none */
     struct str modified;       /* ISO 8601, as it came */
     struct str storage_class;
     bool is_prefix;            /* key ends with the delimiter; the rest is empty */
