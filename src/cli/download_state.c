@@ -22,12 +22,6 @@
 #define HEADER_MAX 512u
 #define READ_BYTES ((size_t)128 << 10)
 
-static uint64_t part_length(const struct download *d, uint64_t part)
-{
-    uint64_t all = d->end - d->begin, at = part * d->part_bytes;
-    return all - at < d->part_bytes ? all - at : d->part_bytes;
-}
-
 static int read_sum(int fd, uint64_t at, uint64_t n, uint32_t *sum)
 {
     uint8_t *p = malloc(READ_BYTES);
