@@ -218,6 +218,10 @@ static void first_answer(struct call *c, const struct head *h, int64_t length)
     struct str tag = head_value(h, HDR_ETAG);
 
     c->body_bytes = length >= 0 ? (uint64_t)length : span;
+    if (c->q.method == METHOD_GET && span != UINT64_MAX && c->body_bytes != span) { /* which of the two is right nobody knows */
+        c->broken = ERR_PROTOCOL;
+        return;
+    }
     if (tag.n > 2 && tag.p[0] == '"' && tag.n < sizeof c->etag) copy_text(c->etag, sizeof c->etag, tag);
     c->answered = true;
     if (c->ev->head && !c->ev->head(c->arg, h, length)) c->unwanted = true;
@@ -285,6 +289,8 @@ static void on_filled(void *arg, size_t n)
     if (c->failing) {
         if (c->text.n + n <= ERROR_BYTES) strbuf_add(&c->text, c->drop, n);
         else error_is_long(c);
+    } else if (c->body_bytes != UINT64_MAX && n > c->body_bytes - c->result.bytes) {
+        stop_try(c, ERR_PROTOCOL); /* what goes beyond the range would end up in the place of other bytes */
     } else {
         if (c->result.bytes == 0) c->result.first_byte_ns = clock_ns();
         c->result.bytes += n;

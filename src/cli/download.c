@@ -139,7 +139,7 @@ static void again(struct download *d)
     d->etag[0] = '\0';
     d->end = UINT64_MAX;
     d->next = d->written = d->begin;
-    d->ready = d->summed = 0;
+    d->ready = d->summed = d->crc = d->sum_from = 0;
     d->nparts = 0;
     d->part_bytes = d->x.t->o.part_bytes;
     outfile_init(&d->file, d->x.item->path);
@@ -272,7 +272,8 @@ static void download_cancel(struct xfer *x)
 
     d->failing = true;
     d->how = XFER_STOPPED;
-    if (d->file.temp && !d->state.path) unlink(d->file.temp);
+    /* At once, since a write may hang. Jobs that give the file its name, or look at what is kept, have it for themselves. */
+    if (!d->finishing && !d->resuming && d->file.temp && !d->state.path) unlink(d->file.temp);
     download_settle(d);
 }
 

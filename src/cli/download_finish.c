@@ -1,7 +1,8 @@
 /* download_finish.c - the check, and the name. See download.c.
  *
- * A large file is read back in the order of its bytes while later parts still arrive, out of memory as a rule: a sum needs
- * them in order, and parts come as they like. */
+ * A large file is read back in the order of its bytes while later parts still arrive, out of memory as a rule: a digest needs
+ * them in order, and parts come as they like. CRCs are made as bytes are written (download_part.c), and only of parts that
+ * came before it was known which CRC to make, or in an earlier run, are read back. */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -26,7 +27,7 @@ static void sum_run(struct disk_job *j)
     d->error = 0;
     for (size_t done = 0; done < d->sum_n;) {
         size_t want = d->sum_n - done < SUM_BYTES ? d->sum_n - done : SUM_BYTES;
-        ssize_t got = pread(d->file.fd, d->sum_bytes, want, (off_t)(d->summed + done));
+        ssize_t got = pread(d->file.fd, d->sum_bytes, want, (off_t)(d->sum_at + done));
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) {
             d->error = got < 0 ? errno : EIO;
@@ -43,6 +44,11 @@ static void sum_done(struct disk_job *j)
 
     d->summing = false;
     d->summed += d->sum_n;
+    if (is_summed_apart(d)) {
+        d->crc ^= sum_crc_moved(d->want.kind, d->sum.crc, d->end - d->begin - d->sum_at - d->sum_n);
+        d->have[d->sum_part] |= PART_SUMMED;
+        sum_drop(&d->sum);
+    }
     if (!download_job_returned(d) || d->failing || !d->error) return;
     d->file.doing = "read";
     download_file_failed(d, d->error);
@@ -57,11 +63,31 @@ static bool sum_prepare(struct download *d)
     return false;
 }
 
+/* A part that is here and not in the CRC; false: none. */
+static bool next_apart(struct download *d)
+{
+    while (d->sum_from < d->nparts && d->have[d->sum_from] & PART_SUMMED) d->sum_from++;
+    uint64_t i = d->sum_from, end = (d->next - d->begin + d->part_bytes - 1) / d->part_bytes;
+    while (i < end && d->have[i] != PART_HERE) i++;
+    if (i >= end) return false;
+    d->sum_part = i;
+    d->sum_at = i * d->part_bytes;
+    d->sum_n = (size_t)part_length(d, i);
+    return true;
+}
+
+static bool next_in_order(struct download *d)
+{
+    if (d->summed >= d->ready) return false;
+    d->sum_at = d->summed;
+    d->sum_n = (size_t)(d->ready - d->summed < SUM_STEP_BYTES ? d->ready - d->summed : SUM_STEP_BYTES);
+    return true;
+}
+
 void sum_step(struct download *d)
 {
-    if (!d->want_known || d->want.kind == SUM_NONE || d->summing || d->summed >= d->ready) return;
-    if (!sum_prepare(d)) return;
-    d->sum_n = (size_t)(d->ready - d->summed < SUM_STEP_BYTES ? d->ready - d->summed : SUM_STEP_BYTES);
+    if (!d->want_known || d->want.kind == SUM_NONE || d->summing) return;
+    if (!(is_summed_apart(d) ? next_apart(d) : next_in_order(d)) || !sum_prepare(d)) return;
     d->summing = true;
     download_job(d, &d->job, sum_run, sum_done, NULL);
 }
@@ -76,6 +102,10 @@ static bool sum_is_right(struct download *d)
     struct sum_value got;
 
     if (d->want.kind == SUM_NONE) return true;
+    if (is_summed_apart(d)) {
+        sum_of_crc(d->want.kind, d->crc, &got);
+        return sum_equal(&got, &d->want);
+    }
     if (d->sum.kind == SUM_NONE && !sum_begin(&d->sum, d->want.kind)) return false;
     sum_end(&d->sum, &got);
     return sum_equal(&got, &d->want);

@@ -23,6 +23,8 @@ struct part {
     unsigned writes;          /* jobs */
     bool ended;               /* the request, well or not */
     bool whole;               /* all bytes came */
+    enum sum_kind crc;        /* made as its bytes are written; SUM_NONE: not */
+    bool flushed;             /* a buffer has left: too late to begin with that */
     enum err refused;         /* why its answer was not wanted */
 };
 /* The state that --continue needs, beside the file: download_state.c. */
@@ -43,7 +45,7 @@ struct download {
     uint64_t begin, end;      /* of the object's bytes: what is wanted; end UINT64_MAX: not known yet */
     uint64_t next;            /* where the next part begins */
     uint64_t part_bytes, nparts;
-    uint8_t *have;            /* for each part: 1 when it is in the file */
+    uint8_t *have;            /* for each part: PART_HERE when it is in the file, and PART_SUMMED */
     int64_t mtime_s;
     uint64_t shown;           /* of progress */
     unsigned jobs;            /* of the disk's threads */
@@ -61,9 +63,13 @@ struct download {
     bool want_known;
     struct sum sum;
     bool summing;             /* a job is under way */
-    uint64_t ready, summed;   /* in order, from begin on */
+    uint64_t ready;           /* in order, from begin on */
+    uint64_t summed;          /* so far: in order, or (of a CRC) of any parts */
+    uint64_t crc;             /* of those parts */
+    uint64_t sum_from, sum_part; /* all before are in it; the one that is read back */
     uint8_t *sum_bytes;
     struct disk_job job;      /* of sum, finish, resume: one at a time */
+    uint64_t sum_at;
     size_t sum_n;
     int error;                /* of the job: errno */
     bool sum_wrong;
@@ -73,6 +79,14 @@ struct download {
     struct kept_state state;
 };
 
+enum { PART_HERE = 1, PART_SUMMED = 2 };
+/* The sum is a CRC, made of parts in any order. */
+static inline bool is_summed_apart(const struct download *d) { return d->have && sum_is_crc(d->want.kind); }
+static inline uint64_t part_length(const struct download *d, uint64_t part)
+{
+    uint64_t all = d->end - d->begin, at = part * d->part_bytes;
+    return all - at < d->part_bytes ? all - at : d->part_bytes;
+}
 static inline bool is_stream(const struct download *d) { return d->c->stream_fd >= 0; }
 
 /* download.c */

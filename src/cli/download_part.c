@@ -28,7 +28,8 @@ static void part_done(struct part *p)
     uint64_t index = (p->first - d->begin) / d->part_bytes;
 
     if (d->have) {
-        d->have[index] = 1;
+        d->have[index] |= PART_HERE | (p->crc != SUM_NONE ? PART_SUMMED : 0);
+        if (p->crc != SUM_NONE) d->summed += p->got;
         while (d->ready < d->end - d->begin && d->have[d->ready / d->part_bytes]) d->ready += d->part_bytes;
         if (d->ready > d->end - d->begin) d->ready = d->end - d->begin;
         if (d->state.path) state_mark(d, index);
@@ -44,7 +45,14 @@ static bool is_quiet(const struct download *d) { return d->failing || d->restart
 static void write_run(struct disk_job *j)
 {
     struct buffer *b = container_of(j, struct buffer, job);
+    const struct part *p = b->owner;
     struct outfile f = {.fd = b->fd};
+    struct sum s;
+
+    if (p->crc != SUM_NONE && sum_begin(&s, p->crc)) { /* while it is warm; of a CRC this never fails */
+        sum_add(&s, b->bytes, b->n);
+        b->crc = sum_crc_moved(p->crc, s.crc, p->d->end - p->d->begin - b->at - b->n);
+    }
     b->error = outfile_write(&f, b->bytes, b->n, b->at);
 }
 
@@ -56,6 +64,7 @@ static void write_done(struct disk_job *j)
     int error = b->error;
 
     p->writes--;
+    if (p->crc != SUM_NONE) d->crc ^= b->crc;
     buffer_put(d->x.t, b);
     if (!download_job_returned(d)) return;
     if (error && !is_quiet(d)) {
@@ -141,6 +150,8 @@ static void flush(struct part *p)
         stream_push(d);
         return;
     }
+    if (!p->flushed && d->want_known && is_summed_apart(d)) p->crc = d->want.kind;
+    p->flushed = true;
     b->owner = p;
     b->fd = d->file.fd;
     b->error = 0;

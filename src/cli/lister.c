@@ -48,7 +48,7 @@ static char *put(char **w, struct str s, struct str *out)
 static bool take_entry(void *arg, const struct listing_entry *e)
 {
     struct lister *l = arg;
-    struct listed *d = malloc(sizeof *d + e->key.n + e->etag.n + e->modified.n + e->storage_class.n);
+    struct listed *d = malloc(sizeof *d + e->key.n + 1 + e->etag.n + e->modified.n + e->storage_class.n);
     char *w = (char *)(d + 1);
 
     if (!d) return false;
@@ -58,6 +58,7 @@ static bool take_entry(void *arg, const struct listing_entry *e)
         return false;
     }
     put(&w, e->key, &d->key);
+    *w++ = '\0';
     put(&w, e->etag, &d->etag);
     put(&w, e->modified, &d->modified);
     put(&w, e->storage_class, &d->storage_class);

@@ -40,6 +40,12 @@ void sum_end(struct sum *s, struct sum_value *out); /* s is as after sum_drop */
 void sum_drop(struct sum *s);                       /* zeroed is fine */
 bool sum_equal(const struct sum_value *a, const struct sum_value *b);
 
+/* CRCs can be made of pieces in any order: the CRC of everything is the exclusive or of those of all pieces, each moved over the
+ * bytes behind it. */
+bool sum_is_crc(enum sum_kind kind);
+uint64_t sum_crc_moved(enum sum_kind kind, uint64_t crc, uint64_t bytes_behind); /* crc: of struct sum */
+void sum_of_crc(enum sum_kind kind, uint64_t crc, struct sum_value *out);
+
 /* CRC-32C of n more bytes; start with 0. */
 uint32_t sum_crc32c(uint32_t crc, const void *p, size_t n);
 /* Of two runs of bytes, one behind the other: from their CRC-32Cs and the length of the second. */

@@ -139,6 +139,7 @@ struct buffer {
     uint64_t at;    /* in the file */
     int fd, error;  /* errno */
     size_t wrote;
+    uint64_t crc;   /* moved to the end of the object */
 };
 struct buffer_wait {
     struct list link;

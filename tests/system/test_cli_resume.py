@@ -1,6 +1,8 @@
 """s3dlio-cli get --continue: what a run leaves when it is killed or interrupted, and that the next one goes on with it - or does not,
 where the object or the file is no longer what it was."""
+import base64
 import os
+import zlib
 from signal import SIGINT, SIGKILL
 
 import cli as cli_module
@@ -52,6 +54,20 @@ def test_a_run_goes_on_where_the_last_one_was_ended(cli, origin, sig):
     gets = origin.log("/b/k", "GET")
     assert sorted(r.range_start() for r in gets) == [n * MIB for n in range(5, 11)]
     assert {r.get("if-match") for r in gets} == {origin.objects["/b/k"].etag}
+
+
+def test_what_was_there_is_part_of_the_check(cli, origin):
+    data = content("/b/k", 1, 0, BIG)
+    crc = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+    origin.put("/b/k", data=data, etag='"x-1"', headers={"x-amz-checksum-crc32": crc, "x-amz-checksum-type": "FULL_OBJECT"})
+    left_behind(cli, origin)
+    origin.objects["/b/k"].headers["x-amz-checksum-crc32"] = "AAAAAA=="
+    cli(*ARGS).failed(cli_module.FAILED, "does not match its CRC32")
+    assert own_files(cli.tmp) == {}
+    origin.objects["/b/k"].headers["x-amz-checksum-crc32"] = crc
+    left_behind(cli, origin)
+    cli(*ARGS).ok()
+    assert own_files(cli.tmp) == {"f": data}
 
 
 def test_without_continue_nothing_stays_even_when_it_is_killed(cli, origin):

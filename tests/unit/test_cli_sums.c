@@ -72,6 +72,36 @@ static void crc32c_is_right_at_all_lengths_and_joins(void **state)
     free(p);
 }
 
+/* The same for any kind, most significant byte first. */
+static uint64_t crc_slowly(uint64_t poly, uint64_t ones, const uint8_t *p, size_t n)
+{
+    uint64_t c = ones;
+
+    for (; n; n--) {
+        c ^= *p++;
+        for (int k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ poly : c >> 1;
+    }
+    return c ^ ones;
+}
+
+static void the_other_crcs_are_right_at_all_lengths_and_in_pieces(void **state)
+{
+    enum { N = 3000 };
+    uint8_t p[N];
+    char want[32];
+
+    (void)state;
+    for (size_t i = 0; i < N; i++) p[i] = (uint8_t)(i * 2654435761u >> 11);
+    for (size_t n = 0; n < N; n += n < 300 ? 1 : 177) {
+        for (size_t step = 129; step <= N; step += 1436) {
+            snprintf(want, sizeof want, "%08llx", (unsigned long long)crc_slowly(0xedb88320u, 0xffffffffu, p, n));
+            assert_string_equal(hex_of(SUM_CRC32, p, n, step), want);
+            snprintf(want, sizeof want, "%016llx", (unsigned long long)crc_slowly(0x9a6c9329ac4bc9b5u, UINT64_MAX, p, n));
+            assert_string_equal(hex_of(SUM_CRC64NVME, p, n, step), want);
+        }
+    }
+}
+
 static void expected(struct sum_value *out, const char *const fields[][2])
 {
     struct hdr h[8];
@@ -143,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_published_check_values_come_out),
         cmocka_unit_test(crc32c_is_right_at_all_lengths_and_joins),
+        cmocka_unit_test(the_other_crcs_are_right_at_all_lengths_and_in_pieces),
         cmocka_unit_test(what_can_be_checked_is_told_from_what_cannot),
         cmocka_unit_test(values_are_written_as_headers_want_them),
     };
