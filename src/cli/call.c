@@ -2,7 +2,7 @@
  *
  * A call owns a copy of its request (mem) for all its tries. The origin is given a body that is part of the call (`sent`) and
  * outlives whatever it does with it; the caller's, made for one try, is behind that one and gone when it has been closed. While an error's body comes (failing) it goes into `text`,
- * bounded; what of it is beyond the bound is read and dropped, so that the connection can be used again. */
+ * bounded; one that is longer is not read on. */
 #include "cli/call.h"
 
 #include <stdio.h>
@@ -218,6 +218,10 @@ static void first_answer(struct call *c, const struct head *h, int64_t length)
     struct str tag = head_value(h, HDR_ETAG);
 
     c->body_bytes = length >= 0 ? (uint64_t)length : span;
+    if (c->q.method == METHOD_GET && span != UINT64_MAX && c->body_bytes != span) { /* which of the two is right nobody knows */
+        c->broken = ERR_PROTOCOL;
+        return;
+    }
     if (tag.n > 2 && tag.p[0] == '"' && tag.n < sizeof c->etag) copy_text(c->etag, sizeof c->etag, tag);
     c->answered = true;
     if (c->ev->head && !c->ev->head(c->arg, h, length)) c->unwanted = true;
@@ -231,6 +235,13 @@ static void next_answer(struct call *c, const struct head *h)
 
     if (h->status != 206 || first != c->r.first || span != c->body_bytes - c->result.bytes) c->broken = ERR_PROTOCOL;
     else if (!str_eq(tag, str_c(c->etag))) c->broken = ERR_CHANGED;
+}
+
+static void stop_try(struct call *c, enum err e)
+{
+    origin_cancel(c->at);
+    c->at = NULL;
+    call_end(c, e);
 }
 
 static void on_head(void *arg, const struct head *h, int64_t length)
@@ -248,34 +259,38 @@ static void on_head(void *arg, const struct head *h, int64_t length)
     if (c->failing) return;
     if (c->answered) next_answer(c, h);
     else first_answer(c, h, length);
+    /* at once: what nobody wants may be endless, or never come */
+    if (c->unwanted) stop_try(c, ERR_CANCELLED);
+    else if (c->broken) stop_try(c, c->broken);
 }
 
 static unsigned on_space(void *arg, struct iovec *iov, unsigned max)
 {
     struct call *c = arg;
 
-    if (!c->failing && !c->unwanted && !c->broken) return c->ev->space(c->arg, iov, max);
+    if (!c->failing) return c->ev->space(c->arg, iov, max);
     iov[0] = (struct iovec){c->drop, sizeof c->drop};
     return 1;
 }
 
-static void stop_try(struct call *c, enum err e)
+static void on_end(void *arg, enum err e);
+
+/* Nobody reads so much of an error, which may be endless: this try ends here. */
+static void error_is_long(struct call *c)
 {
     origin_cancel(c->at);
-    c->at = NULL;
-    call_end(c, e);
+    on_end(c, ERR_OK);
 }
 
 static void on_filled(void *arg, size_t n)
 {
     struct call *c = arg;
 
-    if (c->unwanted) {
-        stop_try(c, ERR_CANCELLED);
-    } else if (c->broken) {
-        stop_try(c, c->broken);
-    } else if (c->failing) {
+    if (c->failing) {
         if (c->text.n + n <= ERROR_BYTES) strbuf_add(&c->text, c->drop, n);
+        else error_is_long(c);
+    } else if (c->body_bytes != UINT64_MAX && n > c->body_bytes - c->result.bytes) {
+        stop_try(c, ERR_PROTOCOL); /* what goes beyond the range would end up in the place of other bytes */
     } else {
         if (c->result.bytes == 0) c->result.first_byte_ns = clock_ns();
         c->result.bytes += n;
@@ -291,12 +306,10 @@ static void on_end(void *arg, enum err e)
     c->at = NULL;
     body_end(c);
     if (c->failing) read_error(c);
-    if (c->unwanted) e = ERR_CANCELLED;
-    if (c->broken) e = c->broken;
     if (e == ERR_OK && !c->failing && c->answered && c->body_bytes != UINT64_MAX && c->q.method != METHOD_HEAD &&
         c->result.bytes < c->body_bytes)
         e = ERR_TRUNCATED;
-    if ((e == ERR_OK && !c->failing) || c->unwanted || c->broken) call_end(c, e);
+    if (e == ERR_OK && !c->failing) call_end(c, e);
     else try_failed(c, e);
 }
 
@@ -439,7 +452,14 @@ static unsigned waited_space(void *arg, struct iovec *iov, unsigned max)
 static void waited_filled(void *arg, size_t n)
 {
     struct waited *w = arg;
-    if (w->s && w->s->body) strbuf_add(w->s->body, w->space, n);
+
+    if (!w->s || !w->s->body) return;
+    strbuf_add(w->s->body, w->space, n);
+    if (!w->s->body->failed) return;
+    w->too_large = true;
+    call_cancel(w->call);
+    w->call = NULL;
+    net_stop(w->net);
 }
 
 static void waited_end(void *arg, const struct call_result *r)
@@ -460,12 +480,11 @@ void call_wait(struct net *net, const struct call_request *q, const struct call_
     memset(out, 0, sizeof *out);
     out->err = call_start(net, &mine, &events, &w, &w.call);
     if (out->err != ERR_OK) return;
-    if (!net_run(net) && w.call) {
-        call_cancel(w.call);
-        out->err = ERR_CANCELLED;
-        return;
+    while (w.call && net_run(net)) {
     }
-    if (out->err == ERR_OK && s && s->body && s->body->failed) out->err = ERR_NOMEM;
+    if (w.too_large) out->err = ERR_BODY_TOO_LARGE;
+    else if (w.call) out->err = ERR_CANCELLED;
+    call_cancel(w.call);
 }
 
 /* ---- words */

@@ -22,6 +22,7 @@ struct lister {
     size_t waiting;
     char *token;
     bool ended;               /* no more pages: the last came, or failure says why not */
+    bool foreign;             /* something was listed that does not begin with the prefix */
     bool hungry;              /* somebody was told ERR_AGAIN */
     struct call_result failure;
     struct strbuf text;
@@ -47,11 +48,17 @@ static char *put(char **w, struct str s, struct str *out)
 static bool take_entry(void *arg, const struct listing_entry *e)
 {
     struct lister *l = arg;
-    struct listed *d = malloc(sizeof *d + e->key.n + e->etag.n + e->modified.n + e->storage_class.n);
+    struct listed *d = malloc(sizeof *d + e->key.n + 1 + e->etag.n + e->modified.n + e->storage_class.n);
     char *w = (char *)(d + 1);
 
     if (!d) return false;
+    if (!str_starts(e->key, l->prefix)) {
+        l->foreign = true; /* a server that does not know prefixes: whoever works on what is listed would do harm */
+        free(d);
+        return false;
+    }
     put(&w, e->key, &d->key);
+    *w++ = '\0';
     put(&w, e->etag, &d->etag);
     put(&w, e->modified, &d->modified);
     put(&w, e->storage_class, &d->storage_class);
@@ -85,6 +92,12 @@ static void page_filled(void *arg, size_t n)
 {
     struct lister *l = arg;
     strbuf_add(&l->text, l->space, n);
+    if (!l->text.failed) return;
+    call_cancel(l->call);
+    l->call = NULL;
+    l->failure = (struct call_result){.err = ERR_BODY_TOO_LARGE};
+    l->ended = true;
+    tell(l);
 }
 
 static void page_log(const struct lister *l, uint64_t entries)
@@ -107,7 +120,8 @@ static void page_end(void *arg, const struct call_result *r)
     l->call = NULL;
     l->failure = *r;
     if (r->err == ERR_OK) {
-        l->failure.err = l->text.failed ? ERR_NOMEM : listing_entries(strbuf_get(&l->text), take_entry, l, &token);
+        l->failure.err = listing_entries(strbuf_get(&l->text), take_entry, l, &token);
+        if (l->foreign) l->failure.err = ERR_PROTOCOL;
         /* a page that leads to itself would never end */
         if (token && l->token && strcmp(token, l->token) == 0) l->failure.err = ERR_PROTOCOL;
     }

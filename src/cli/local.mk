@@ -23,6 +23,7 @@ libcli_a_SOURCES = \
     src/cli/cmd_warm.c \
     src/cli/complete.c \
     src/cli/delete_doc.c \
+    src/cli/lines.c \
     src/cli/lister.c \
     src/cli/manual.c \
     src/cli/net.c \
@@ -44,6 +45,7 @@ noinst_HEADERS += \
     src/cli/commands.h \
     src/cli/complete.h \
     src/cli/delete_doc.h \
+    src/cli/lines.h \
     src/cli/lister.h \
     src/cli/net.h \
     src/cli/oplog.h \

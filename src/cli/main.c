@@ -1,5 +1,7 @@
 /* main.c (cli) - s3dlio-cli: the table of commands, and what happens around one. */
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -62,13 +64,34 @@ static int run(struct cli *cli, const void *opts, int nargs, char **args)
     return cli_flush(code);
 }
 
+/* Where one of the three is closed the next file or socket that is opened would take its place, and get what is printed.
+ * What stands there instead gives and takes nothing. */
+static void keep_places(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/", O_RDONLY | O_DIRECTORY) < 0) _exit(EXIT_FAILED);
+}
+
+/* --jobs and --concurrency go to 1024, which is the usual limit of descriptors; what may be had without asking is more. */
+static void raise_descriptors(void)
+{
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
+    r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
 int main(int argc, char **argv)
 {
     struct cli cli = {0};
     void *opts = NULL;
     char **args;
-    int nargs, code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
+    int nargs, code;
 
+    keep_places();
+    raise_descriptors();
+    code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
     if (code < 0) code = run(&cli, opts, nargs, args);
     free(opts);
     /* what nobody takes from standard output is not waited for */

@@ -82,7 +82,7 @@ static bool read_options(struct net *net, const struct net_options *o, char *msg
     c->name = (char *)(uintptr_t)"proxy";
     c->type = ORIGIN_S3;
     c->region = (char *)(uintptr_t)o->region;
-    c->connections_max = or_default(o->connections, 64);
+    c->connections_max = or_default(o->connections, NET_CONNECTIONS);
     c->idle_timeout_ms = 15000;
     c->connect_ms = or_default(o->connect_ms, 5000);
     c->tls_ms = 10000;

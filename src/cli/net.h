@@ -10,6 +10,7 @@
 #include "origin/origin.h"
 #include "origin/retry.h"
 
+#define NET_CONNECTIONS 64u /* unless asked for others */
 #define NET_DEFAULT_URL "http://127.0.0.1:8080"
 
 /* What the command line says; strings live as long as the net. */

@@ -125,6 +125,7 @@ static bool set_option(struct parsing *p, const struct opt *o, bool global, cons
 {
     const struct opt *table = global ? cli_global_opts : p->cli->command->opts;
     char *field = (global ? (char *)p->cli : (char *)p->opts) + o->offset;
+    CHECK((size_t)(o - table) < OPTS_MAX);
     bool *seen = &(global ? p->seen_global : p->seen)[o - table];
 
     if (*seen) {

@@ -342,7 +342,8 @@ def test_a_full_cache_makes_room_and_what_finds_none_is_told(http, origin):
     j = ended(p, warm(p, uris=["s3://b/new%d" % i for i in range(40)]))
     assert j["state"] == "done" and MIB < j["bytes"]["displaced"] <= 16 * MIB and 20 <= there() <= 32
     j = ended(p, warm(p, uris=["s3://b/new%d" % i for i in range(100, 400)] + ["s3://b/new%d" % i for i in range(60)]))
-    assert j["state"] == "failed" and "room" in j["errors"][-1]["message"] and j["objects"]["failed"] >= 300
+    assert j["state"] == "failed" and "room" in j["errors"][-1]["message"]
+    assert j["objects"]["failed"] >= 300 - 8, "all that are not there, but what was still under way when it ended"
     assert 20 <= there() <= 32 and origin.count("/b/new59") == 0, "the first ones stay, the last ones are not read in vain"
 
 

@@ -10,7 +10,8 @@ import pytest
 FAILED, USAGE, NOT_THERE, INTERRUPTED = cli_module.FAILED, cli_module.USAGE, cli_module.NOT_THERE, cli_module.INTERRUPTED
 KIB = 1 << 10
 ID = r"[0-9a-f]{16}"
-pytestmark = pytest.mark.ways("h1", "h2tls", san=("h1",))
+pytestmark = pytest.mark.ways("h1")
+both = pytest.mark.ways("h1", "h2tls", san=("h1",))
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def files(cli, start, tmp_path):
 
 # ---- warm
 
+@both
 def test_named_objects_are_warm_when_it_ends(files):
     ran = files("warm", "s3://b/dir/k00", "s3://b/dir/a &<+%ü", "/b/dir/%2B").ok()
     assert re.fullmatch(ID + r"  done, 3 of 3 objects, 1006 B\n", ran.out) and ran.err == ""
@@ -78,6 +80,7 @@ def held(http, origin, cli):
     return p, gate
 
 
+@both
 def test_no_wait_gives_an_id_to_ask_and_to_cancel_by(cli, http, origin):
     p, gate = held(http, origin, cli)
     id_ = cli("warm", "--no-wait", "s3://b/k0", "s3://b/k1").ok().out.strip()
@@ -125,7 +128,6 @@ def test_jobs_that_are_not_there(files):
     files("warm", "--cancel", "0123456789abcdef").failed(NOT_THERE, "no such job")
 
 
-@pytest.mark.ways("h1")
 @pytest.mark.parametrize("args", [[], ["s3://b/"], ["s3://b"], ["k"], ["-r"], ["-r", "s3://b/", "s3://c/"], ["--prefix", "x"],
                                   ["s3://b/k", "--prefix", "s3://b/"], ["--manifest", "s3://b/"], ["--status", "a", "b"],
                                   ["--status", "../purge"], ["--cancel", ""], ["--cancel", "a", "--pin"], ["/b"],
@@ -139,6 +141,7 @@ def test_wrong_usage_of_warm_is_one_line(http, cli, args):
 
 # ---- purge, cached
 
+@both
 def test_purge_drops_objects_prefixes_and_all(files):
     files("warm", "-r", "s3://b/dir/").ok()
     assert files("purge", "s3://b/dir/k00", "s3://b/dir/k01", "s3://b/dir/nope").ok().out == "2 objects dropped from the cache\n"
@@ -148,7 +151,6 @@ def test_purge_drops_objects_prefixes_and_all(files):
     assert files.proxy.get("/b/dir/k24").get("x-cache") == "MISS"
 
 
-@pytest.mark.ways("h1")
 @pytest.mark.parametrize("args", [[], ["--all", "s3://b/k"], ["--prefix", "s3://b/", "--all"], ["s3://b"], ["-r"], ["k"],
                                   ["--prefix", "k"], ["--prefix", "s3:///k"], ["--all", "-r"]])
 def test_wrong_usage_of_purge_purges_nothing(files, args):
@@ -204,6 +206,7 @@ def test_marks_are_set_and_listed(files):
         files("mark", label).failed(USAGE)
 
 
+@both
 def test_health(files):
     assert files("health").ok().out == files.url + " is ready\n"
     assert files("health", "--json").json() == {"ready": True, "url": files.url}
@@ -216,7 +219,6 @@ COMMANDS = [["health"], ["mark"], ["mark", "x"], ["warm", "s3://b/k"], ["warm", 
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-@pytest.mark.ways("h1")
 def test_another_admin_path_is_one_clear_line(cli, http, args):
     p = http(server={"routes": [{"path": "/admin/here/", "handler": "admin", "allow": ["127.0.0.0/8"]},
                                 {"path": "/", "origin": "o", "cache": "main", "auth": "none"}]}, ready=False)
@@ -228,7 +230,6 @@ def test_another_admin_path_is_one_clear_line(cli, http, args):
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-@pytest.mark.ways("h1")
 def test_a_server_that_is_no_proxy_is_one_clear_line(cli, origin, args):
     cli.to(origin.url)
     for answer in (dict(status=200, body=b"<html>welcome"), dict(status=200, body=b"[]"), dict(status=200, body=b""),
@@ -240,7 +241,6 @@ def test_a_server_that_is_no_proxy_is_one_clear_line(cli, origin, args):
         assert ran.err.count("\n") == 1 and ("no admin route of s3dlio-proxy" in ran.err or "another version" in ran.err), ran
 
 
-@pytest.mark.ways("h1")
 def test_who_may_not_is_told_so(cli, http):
     p = http(server={"routes": [{"path": "/_s3dlio/", "handler": "admin", "allow": ["10.0.0.0/8"]},
                                 {"path": "/", "origin": "o", "cache": "main", "auth": "none"}]}, ready=False)
@@ -249,7 +249,6 @@ def test_who_may_not_is_told_so(cli, http):
     assert "--admin-path" not in ran.err
 
 
-@pytest.mark.ways("h1")
 def test_nobody_there(cli):
     cli.to("http://127.0.0.1:%d" % net.free_port())
     ran = cli("--retries", "0", "health").failed(FAILED, "refused")

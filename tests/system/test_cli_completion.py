@@ -11,7 +11,7 @@ import cli as cli_module
 import net
 import pytest
 
-pytestmark = [pytest.mark.ways("h1", "h2tls", san=("h1",))]
+pytestmark = pytest.mark.ways("h1")
 BASH = shutil.which("bash")
 BREAKS = " \t\n\"'><=;|&(:"
 
@@ -68,6 +68,7 @@ def test_values_of_options(files):
     assert words(files, "completion", "") == (["bash", "zsh", "fish"], ":none")
 
 
+@pytest.mark.ways("h1", "h2tls", san=("h1",))
 def test_buckets_and_keys_as_the_proxy_lists_them(files):
     assert words(files, "ls", "") == (["s3://"], ":none") and words(files, "ls", "s3:")[0] == ["s3://"]
     assert words(files, "ls", "s3://") == (["s3://b/", "s3://b2/", "s3://data/"], ":none")
@@ -78,6 +79,7 @@ def test_buckets_and_keys_as_the_proxy_lists_them(files):
     assert "s3://b/new" not in "".join(words(files, "stat", "s3://b/n")[0])  # could not be typed
 
 
+@pytest.mark.ways("h1", "h2tls", san=("h1",))
 def test_the_line_says_where_the_proxy_is(files):
     url = files.url
     nowhere = {"S3DLIO_PROXY_URL": "http://127.0.0.1:1"}
@@ -97,7 +99,6 @@ def test_a_server_that_says_nothing_is_not_waited_for(cli, s3ish, origin):
     assert ran.ok().out == ":none\n" and ran.err == ""
 
 
-@pytest.mark.ways("h1")
 def test_odd_lines(files):
     for line in (["-"], ["--"], ["--", "--"], ["-x", ""], ["--endpoint-url"], ["--endpoint-url", ""], ["ls", "--json=x"], ["="], ["--=", "--="],
                  ["ls", "s3:///"], ["ls", "s3://../x"], ["ls", "-"], ["rm", "-rp", "x", "-"], ["--retries", "x", "ls", "s3://b/"]):
@@ -161,7 +162,6 @@ def test_bash_completes_local_files_where_they_are_meant(files):
     assert bash(files, "--op-log loc") == ["local file", "locals"]
 
 
-@pytest.mark.ways("h1")
 def test_a_bash_at_work(files):
     """Keys typed into a real one."""
     pid, fd = pty.fork()
@@ -201,7 +201,6 @@ def test_a_bash_at_work(files):
 
 
 @pytest.mark.parametrize("shell, flags", [("bash", ["-n"]), ("zsh", ["-f", "-n"]), ("fish", ["-n"])])
-@pytest.mark.ways("h1")
 @pytest.mark.nosan
 def test_scripts_parse(shell, flags, tmp_path):
     script = tmp_path / "script"
@@ -212,7 +211,6 @@ def test_scripts_parse(shell, flags, tmp_path):
     assert "completion words --" in script.read_text()
 
 
-@pytest.mark.ways("h1")
 def test_other_shells_are_refused():
     assert cli_module.run(["completion", "tcsh"]).failed(cli_module.USAGE, "bash, zsh or fish").out == ""
     cli_module.run(["completion"]).failed(cli_module.USAGE)

@@ -9,7 +9,8 @@ import net
 import pytest
 
 FAILED, USAGE, NOT_THERE, INTERRUPTED = cli_module.FAILED, cli_module.USAGE, cli_module.NOT_THERE, cli_module.INTERRUPTED
-pytestmark = pytest.mark.ways("h1", "h2tls", san=("h1",))
+pytestmark = pytest.mark.ways("h1")
+both = pytest.mark.ways("h1", "h2tls", san=("h1",))
 ODD = ["a b", "a+b", "%41", "ünï/ß", "<&>\"' ", " z", "tab\tx", "new\nline", "~!*'()", "💾"]
 
 
@@ -54,6 +55,7 @@ def test_named_objects_and_nothing_else(files, tmp_path):
     assert sorted((r["op"], r["file"].rsplit("/", 1)[1], r["error"]) for r in rows) == [("DELETE", "a", ""), ("DELETE", "c", "")]
 
 
+@both
 def test_odd_keys_one_by_one_and_in_batches(files):
     for args in (lambda k: [files.uri + "/" + x for x in k], lambda k: ["-r", files.uri]):
         for k in ODD:
@@ -97,7 +99,6 @@ def test_a_dry_run_deletes_nothing(files):
     assert files.keys() == ["d/a", "d/b", "e"]
 
 
-@pytest.mark.ways("h1")
 @pytest.mark.parametrize("args", [["s3://b"], ["s3://b/"], ["s3://b/k", "s3://b/"], ["s3://"], ["-r", "s3://"], ["k"], [],
                                   ["-p", "x", "s3://b/k"], ["-r", "-p", "(", "s3://b"], ["-j", "0", "s3://b/k"]])
 def test_what_names_no_object_deletes_nothing(cli, s3ish, origin, args):
@@ -121,6 +122,7 @@ def keys_of(rec):
     return re.findall("<Key>(.*?)</Key>", rec.body.decode())
 
 
+@both
 def test_batches_of_a_thousand_with_a_checksum(cli, s3ish, origin, tmp_path):
     import base64
     import hashlib
@@ -175,7 +177,6 @@ def test_a_named_object_that_cannot_be_deleted_does_not_stop_the_others(cli, s3i
 
 
 @pytest.mark.parametrize("answer", [dict(status=200, body=b"<html/>"), dict(status=403, body=b""), dict(status=200, body=b"")])
-@pytest.mark.ways("h1")
 def test_a_batch_that_fails_ends_it(cli, s3ish, origin, answer):
     origin.on(method="GET", when=lambda r: "continuation" in r.query, status=200, body=listing(["k%04d" % i for i in range(1000, 2000)]))
     origin.on(method="GET", status=200, body=listing(["k%04d" % i for i in range(1000)], "t"))
@@ -184,6 +185,7 @@ def test_a_batch_that_fails_ends_it(cli, s3ish, origin, answer):
     assert ran.out == "0 objects deleted\n" and origin.count(method="POST") == 1
 
 
+@both
 def test_a_busy_server_is_asked_again(cli, s3ish, origin):
     origin.on(method="GET", status=200, body=listing(["a"]))
     origin.on(method="POST", times=2, status=503, body=b"<Error><Code>SlowDown</Code></Error>")
@@ -207,6 +209,19 @@ def test_keys_that_neither_xml_nor_a_path_can_hold(cli, s3ish, origin):
     assert [keys_of(r) for r in origin.log(method="POST")] == [["x/../../y"]] and origin.count(method="DELETE") == 0
 
 
+def test_a_server_that_lists_what_was_not_asked_for_loses_nothing(cli, s3ish, origin):
+    origin.on(method="GET", status=200, body=listing(["precious", "run1/a", "zz"]))
+    origin.on(method="POST", status=200, body=b"<DeleteResult></DeleteResult>")
+    cli.to(s3ish())("rm", "-r", "s3://b/run1").failed(FAILED, "cannot list")
+    assert origin.count(method="POST") == 0
+
+
+@both
+def test_an_answer_without_end_is_not_waited_for(cli, s3ish, origin):
+    origin.on(method="DELETE", status=200, body=b"x" * (9 << 20))
+    cli.to(s3ish())("rm", "s3://b/k").failed(FAILED, "cannot delete s3://b/k")
+
+
 def test_an_interrupt_ends_it(cli, s3ish, origin):
     origin.on(method="GET", status=200, body=listing(["k%d" % i for i in range(10)]))
     origin.on(method="POST", never=True)
@@ -219,6 +234,7 @@ def test_an_interrupt_ends_it(cli, s3ish, origin):
 
 # ---- buckets
 
+@both
 def test_buckets_come_and_go(cli, s3, bucket):
     p, backend, client, _ = s3
     cli.to(p)
@@ -250,7 +266,6 @@ def test_a_region_is_asked_for(cli, s3ish, origin):
     cli("create-bucket", "nb", "--region", "<x>").failed(USAGE)
 
 
-@pytest.mark.ways("h1")
 @pytest.mark.parametrize("name", ["s3://b/k", "a/b", "", "s3://", "..", "a b"])
 def test_what_is_no_bucket(cli, s3ish, origin, name):
     cli.to(s3ish())
