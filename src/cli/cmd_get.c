@@ -161,6 +161,7 @@ static int start(struct get *g)
     t.o.resume = g->o->resume;
     t.o.no_clobber = g->o->no_clobber;
     t.o.keep_mtime = g->o->keep_mtime;
+    t.o.climb_from = g->conf.discard; /* there is nothing to be done beside reading */
     if (g->conf.stream_fd >= 0) {
         t.max_buffers = download_stream_buffers(&t.o);
         t.blocked_io = true;
