@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define NO_ADMIN_ROUTE " (this is no admin route of s3dlio-proxy; --admin-path and --endpoint-url say where there is one)"
 #define ANSWER_BYTES ((size_t)256 << 20)
 
 /* "/_s3dlio/" and "stats" to bucket "_s3dlio" and key "stats": the path that goes out is theirs joined. */
@@ -43,7 +44,7 @@ static int admin_failed(const struct cli *cli, const char *name, const struct ca
     if (r->err == ERR_CANCELLED && cli->net.interrupted) return EXIT_INTERRUPTED;
     bool elsewhere = r->status >= 300 && r->status < 500 && !r->by_proxy;
     snprintf(why, n, "%s at %s: %s%s", name, cli->net.url, call_why(r, text, sizeof text),
-             elsewhere ? " (this is no admin route of s3dlio-proxy; --admin-path and --endpoint-url say where there is one)" : "");
+             elsewhere ? NO_ADMIN_ROUTE : "");
     return r->by_proxy && call_not_found(r) ? EXIT_NOT_THERE : EXIT_FAILED;
 }
 
@@ -127,8 +128,7 @@ int admin_try_json(struct cli *cli, enum method method, const char *name, struct
     *answer = json_loads(text, 0, &error);
     free(text);
     if (*answer) return EXIT_OK;
-    snprintf(why, n, "%s at %s: the answer is no JSON (line %d): is this the admin route of s3dlio-proxy?", name, cli->net.url,
-             error.line);
+    snprintf(why, n, "%s at %s: the answer is no JSON (line %d)" NO_ADMIN_ROUTE, name, cli->net.url, error.line);
     return EXIT_FAILED;
 }
 

@@ -2,7 +2,7 @@
  *
  * A call owns a copy of its request (mem) for all its tries. The origin is given a body that is part of the call (`sent`) and
  * outlives whatever it does with it; the caller's, made for one try, is behind that one and gone when it has been closed. While an error's body comes (failing) it goes into `text`,
- * bounded; what of it is beyond the bound is read and dropped, so that the connection can be used again. */
+ * bounded; one that is longer is not read on. */
 #include "cli/call.h"
 
 #include <stdio.h>
@@ -31,6 +31,7 @@ struct call {
     struct task begin;
     struct strbuf text;        /* of an error */
     char drop[DROP_BYTES];
+    struct str if_match;       /* the caller's */
     char etag[256];            /* of the first good answer; "" when it cannot be resumed */
     uint64_t body_first;       /* position in the object of the body's first byte */
     uint64_t body_bytes;       /* of the whole body, as the first answer said; UINT64_MAX: unknown */
@@ -164,17 +165,32 @@ static bool may_repeat(const struct call *c, enum err e)
     return !c->q.once || never_sent || c->result.status == 503 || c->result.status == 429;
 }
 
+/* Forgets what came of the body. */
+static void begin_anew(struct call *c)
+{
+    c->answered = false;
+    c->etag[0] = '\0';
+    c->body_bytes = UINT64_MAX;
+    c->result.bytes = c->got_before = 0;
+    c->r.has_range = c->q.has_range;
+    c->r.first = c->q.first;
+    c->r.last = c->q.last;
+    c->r.if_match = c->if_match;
+}
+
 static void try_failed(struct call *c, enum err e)
 {
-    uint64_t delay_ms, progress = c->result.bytes - c->got_before;
+    bool resumes = c->answered && can_resume(c), anew = c->answered && !resumes && c->q.afresh;
+    uint64_t delay_ms, progress = anew ? 0 : c->result.bytes - c->got_before;
     struct str code = str_c(c->result.code);
     unsigned status = c->failing ? c->result.status : 0;
 
     c->got_before = c->result.bytes;
-    bool again = may_repeat(c, e) && (!c->answered || can_resume(c)) &&
+    bool again = may_repeat(c, e) && (!c->answered || resumes || anew) &&
                  retry_next(&c->retry, &c->net->budget, &c->net->conf, c->failing ? ERR_OK : e, status, code, c->retry_after_s,
                             progress, &delay_ms);
     if (again) {
+        if (anew) begin_anew(c);
         timer_set(&c->timer, delay_ms);
         return;
     }
@@ -202,6 +218,10 @@ static void first_answer(struct call *c, const struct head *h, int64_t length)
     struct str tag = head_value(h, HDR_ETAG);
 
     c->body_bytes = length >= 0 ? (uint64_t)length : span;
+    if (c->q.method == METHOD_GET && span != UINT64_MAX && c->body_bytes != span) { /* which of the two is right nobody knows */
+        c->broken = ERR_PROTOCOL;
+        return;
+    }
     if (tag.n > 2 && tag.p[0] == '"' && tag.n < sizeof c->etag) copy_text(c->etag, sizeof c->etag, tag);
     c->answered = true;
     if (c->ev->head && !c->ev->head(c->arg, h, length)) c->unwanted = true;
@@ -215,6 +235,13 @@ static void next_answer(struct call *c, const struct head *h)
 
     if (h->status != 206 || first != c->r.first || span != c->body_bytes - c->result.bytes) c->broken = ERR_PROTOCOL;
     else if (!str_eq(tag, str_c(c->etag))) c->broken = ERR_CHANGED;
+}
+
+static void stop_try(struct call *c, enum err e)
+{
+    origin_cancel(c->at);
+    c->at = NULL;
+    call_end(c, e);
 }
 
 static void on_head(void *arg, const struct head *h, int64_t length)
@@ -232,34 +259,38 @@ static void on_head(void *arg, const struct head *h, int64_t length)
     if (c->failing) return;
     if (c->answered) next_answer(c, h);
     else first_answer(c, h, length);
+    /* at once: what nobody wants may be endless, or never come */
+    if (c->unwanted) stop_try(c, ERR_CANCELLED);
+    else if (c->broken) stop_try(c, c->broken);
 }
 
 static unsigned on_space(void *arg, struct iovec *iov, unsigned max)
 {
     struct call *c = arg;
 
-    if (!c->failing && !c->unwanted && !c->broken) return c->ev->space(c->arg, iov, max);
+    if (!c->failing) return c->ev->space(c->arg, iov, max);
     iov[0] = (struct iovec){c->drop, sizeof c->drop};
     return 1;
 }
 
-static void stop_try(struct call *c, enum err e)
+static void on_end(void *arg, enum err e);
+
+/* Nobody reads so much of an error, which may be endless: this try ends here. */
+static void error_is_long(struct call *c)
 {
     origin_cancel(c->at);
-    c->at = NULL;
-    call_end(c, e);
+    on_end(c, ERR_OK);
 }
 
 static void on_filled(void *arg, size_t n)
 {
     struct call *c = arg;
 
-    if (c->unwanted) {
-        stop_try(c, ERR_CANCELLED);
-    } else if (c->broken) {
-        stop_try(c, c->broken);
-    } else if (c->failing) {
+    if (c->failing) {
         if (c->text.n + n <= ERROR_BYTES) strbuf_add(&c->text, c->drop, n);
+        else error_is_long(c);
+    } else if (c->body_bytes != UINT64_MAX && n > c->body_bytes - c->result.bytes) {
+        stop_try(c, ERR_PROTOCOL); /* what goes beyond the range would end up in the place of other bytes */
     } else {
         if (c->result.bytes == 0) c->result.first_byte_ns = clock_ns();
         c->result.bytes += n;
@@ -275,12 +306,10 @@ static void on_end(void *arg, enum err e)
     c->at = NULL;
     body_end(c);
     if (c->failing) read_error(c);
-    if (c->unwanted) e = ERR_CANCELLED;
-    if (c->broken) e = c->broken;
     if (e == ERR_OK && !c->failing && c->answered && c->body_bytes != UINT64_MAX && c->q.method != METHOD_HEAD &&
         c->result.bytes < c->body_bytes)
         e = ERR_TRUNCATED;
-    if ((e == ERR_OK && !c->failing) || c->unwanted || c->broken) call_end(c, e);
+    if (e == ERR_OK && !c->failing) call_end(c, e);
     else try_failed(c, e);
 }
 
@@ -337,13 +366,13 @@ static bool copy_request(struct call *c, const struct call_request *q)
     c->q = *q;
     r->method = q->method;
     r->method_text = method_text(q->method);
-    r->address.bucket = pool_str(c->mem, q->bucket);
-    r->address.key = uri_encode(c->mem, q->key, true);
+    if (q->bucket.n) r->address.bucket = pool_str(c->mem, q->bucket); /* empty and none are not the same: "//" and "/" */
+    if (q->key.n) r->address.key = uri_encode(c->mem, q->key, true);
     if (q->query.p) r->query = pool_str(c->mem, q->query);
     r->has_range = q->has_range;
     r->first = q->first;
     r->last = q->last;
-    if (q->if_match.n) r->if_match = pool_str(c->mem, q->if_match);
+    if (q->if_match.n) r->if_match = c->if_match = pool_str(c->mem, q->if_match);
     if (q->payload_hash.n) r->payload_hash = pool_str(c->mem, q->payload_hash);
     r->body_length = q->body ? q->body_length : 0;
     r->send_zero_length = !q->body && (q->method == METHOD_PUT || q->method == METHOD_POST);
@@ -407,6 +436,8 @@ struct waited {
 static bool waited_head(void *arg, const struct head *h, int64_t length)
 {
     const struct waited *w = arg;
+
+    if (w->s && w->s->body) w->s->body->n = 0; /* this may be another try */
     return !w->s || !w->s->head || w->s->head(w->s->arg, h, length);
 }
 
@@ -421,7 +452,14 @@ static unsigned waited_space(void *arg, struct iovec *iov, unsigned max)
 static void waited_filled(void *arg, size_t n)
 {
     struct waited *w = arg;
-    if (w->s && w->s->body) strbuf_add(w->s->body, w->space, n);
+
+    if (!w->s || !w->s->body) return;
+    strbuf_add(w->s->body, w->space, n);
+    if (!w->s->body->failed) return;
+    w->too_large = true;
+    call_cancel(w->call);
+    w->call = NULL;
+    net_stop(w->net);
 }
 
 static void waited_end(void *arg, const struct call_result *r)
@@ -436,16 +474,17 @@ void call_wait(struct net *net, const struct call_request *q, const struct call_
 {
     static const struct call_events events = {waited_head, waited_space, waited_filled, waited_end};
     struct waited w = {.net = net, .s = s, .out = out};
+    struct call_request mine = *q;
 
+    mine.afresh = s && s->body;
     memset(out, 0, sizeof *out);
-    out->err = call_start(net, q, &events, &w, &w.call);
+    out->err = call_start(net, &mine, &events, &w, &w.call);
     if (out->err != ERR_OK) return;
-    if (!net_run(net) && w.call) {
-        call_cancel(w.call);
-        out->err = ERR_CANCELLED;
-        return;
+    while (w.call && net_run(net)) {
     }
-    if (out->err == ERR_OK && s && s->body && s->body->failed) out->err = ERR_NOMEM;
+    if (w.too_large) out->err = ERR_BODY_TOO_LARGE;
+    else if (w.call) out->err = ERR_CANCELLED;
+    call_cancel(w.call);
 }
 
 /* ---- words */

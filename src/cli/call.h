@@ -3,7 +3,8 @@
  *
  *   outcome of a try               | then
  *   2xx, body whole                | end
- *   2xx, body breaks off           | GET with a strong ETag: the rest is asked for with If-Match; else the end
+ *   2xx, body breaks off           | GET with a strong ETag: the rest is asked for with If-Match; else, if the caller can
+ *                                  | begin anew, again; else the end
  *   another status, worth a retry  | again, after a pause
  *   another status                 | end, with the error document's code and message
  *   no answer                      | again, if that is worth it
@@ -30,6 +31,8 @@ struct call_request {
     void *body_arg;
     int64_t body_length;
     struct str payload_hash;     /* hex SHA-256 of the body; {NULL,0}: not signed */
+    bool afresh;                 /* a body that broke off and cannot be resumed is asked for anew, from its beginning:
+                                    head comes again, what was filled before does not count */
     bool once;                   /* no other try once the request may have reached the proxy */
 };
 struct call_result {
@@ -43,7 +46,7 @@ struct call_result {
     char request_id[128];
     bool by_proxy;               /* an error that s3dlio-proxy itself made up: neither an origin's nor another server's */
 };
-/* Order: head once (2xx), then (space, filled)*, end once, last. Never from inside call_start or call_cancel. The call may be
+/* Order: head once (2xx; again with afresh), then (space, filled)*, end once, last. Never from inside call_start or call_cancel. The call may be
  * cancelled inside space and filled, not inside head, which has its return value for that. */
 struct call_events {
     /* Slices of h are valid during the call only. body_length -1: unknown. False: the body is not wanted, end comes with

@@ -78,9 +78,20 @@ struct cli {
  * (malloc'ed, the caller frees) and the operands. Returns -1 to go on, else the exit code after having said what is wrong
  * or having printed the help. */
 int cli_parse(struct cli *cli, int argc, char **argv, void **opts, int *nargs, char ***args);
+/* What a line that is still being typed says so far, for completions: nothing is printed, nothing refused. Of the options of
+ * every command, flags and texts are set in cli. words: the program's name first, the word under the cursor last. */
+struct cli_scanned {
+    const struct command *command; /* NULL: none yet */
+    const struct opt *wants;       /* the last word is the value of this one; NULL: it is not */
+    int operands;                  /* before the last word */
+    bool ended;                    /* "--" was there */
+};
+void cli_scan(struct cli *cli, int n, char **words, struct cli_scanned *out);
+const struct opt *cli_find_option(const struct command *c, struct str name); /* by its long name; c NULL: of every command */
 extern const struct opt cli_global_opts[]; /* offsets in struct cli */
 void cli_help(FILE *f);
 void cli_help_command(FILE *f, const struct command *c);
+void cli_help_man(FILE *f); /* of manual.c: the man page, in roff */
 
 /* ---- out.c: what people read goes to stderr, what programs read to stdout */
 

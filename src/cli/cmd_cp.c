@@ -109,5 +109,6 @@ const struct command command_cp = {
     .min_args = 2,
     .max_args = -1,
     .defaults = cp_defaults,
+    .adjust = transfer_adjust,
     .run = run_cp,
 };

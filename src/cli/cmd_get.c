@@ -12,6 +12,7 @@
 #include "cli/paths.h"
 #include "cli/sources.h"
 
+#define RANGE_MAX ((uint64_t)1 << 60) /* so that sums of two do not overflow */
 #define AT(field) offsetof(struct get_opts, field)
 #define GET_OPTS                                                                                                              \
     TRANSFER_OPTS(struct get_opts, common),                                                                                   \
@@ -24,8 +25,8 @@
 
 static const struct opt get_opts[] = {
     GET_OPTS,
-    {0, "offset", OPT_SIZE, "BYTES", AT(offset), 0, 0, "begin there (of a single object)"},
-    {0, "length", OPT_SIZE, "BYTES", AT(length), 1, 0, "so many bytes at most"},
+    {0, "offset", OPT_SIZE, "BYTES", AT(offset), 0, RANGE_MAX, "begin there (of a single object)"},
+    {0, "length", OPT_SIZE, "BYTES", AT(length), 1, RANGE_MAX, "so many bytes at most"},
     {.name = NULL},
 };
 static const struct opt download_opts[] = {GET_OPTS, {.name = NULL}};
@@ -41,6 +42,8 @@ static void get_defaults(void *opts)
 
 /* ---- where to */
 
+#define STREAM_PART_MAX ((uint64_t)16 << 20)
+
 struct get {
     struct cli *cli;
     const struct get_opts *o;
@@ -55,10 +58,12 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* A pipe, a device: written as it comes. */
+/* A pipe, a device: written as it comes. So is what is named by its descriptor: /dev/stdout may lead to a regular file, and
+ * must not be replaced by another one. */
 static bool is_special(const char *path)
 {
     struct stat st;
+    if (strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0) return access(path, F_OK) == 0 && !is_dir(path);
     return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
 }
 
@@ -74,6 +79,7 @@ static int to_stream(struct get *g, const char *target)
     g->conf.stream_name = strcmp(target, "-") == 0 ? "standard output" : target;
     g->conf.stream_fd = strcmp(target, "-") == 0 ? STDOUT_FILENO : open(target, O_WRONLY | O_CLOEXEC);
     if (g->conf.stream_fd >= 0) return -1;
+    if (net_interrupted(&g->cli->net)) return EXIT_INTERRUPTED; /* a pipe that nobody reads */
     cli_error("cannot open %s: %s", target, strerror(errno));
     return EXIT_FAILED;
 }
@@ -163,6 +169,8 @@ static int start(struct get *g)
     t.o.keep_mtime = g->o->keep_mtime;
     t.o.climb_from = g->conf.discard; /* there is nothing to be done beside reading */
     if (g->conf.stream_fd >= 0) {
+        /* a part waits in memory until those before it have been written */
+        if (t.o.part_bytes > STREAM_PART_MAX) t.o.part_bytes = STREAM_PART_MAX;
         t.max_buffers = download_stream_buffers(&t.o);
         t.blocked_io = true;
     }
@@ -233,6 +241,7 @@ const struct command command_get = {
     .opts_bytes = sizeof(struct get_opts),
     .max_args = -1,
     .defaults = get_defaults,
+    .adjust = transfer_adjust,
     .run = run_get,
 };
 
@@ -247,5 +256,6 @@ const struct command command_download = {
     .opts_bytes = sizeof(struct get_opts),
     .max_args = -1,
     .defaults = get_defaults,
+    .adjust = transfer_adjust,
     .run = run_download,
 };

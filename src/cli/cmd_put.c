@@ -201,6 +201,7 @@ const struct command command_put = {
     .min_args = 2,
     .max_args = -1,
     .defaults = put_defaults,
+    .adjust = transfer_adjust,
     .run = run_put,
 };
 
@@ -215,5 +216,6 @@ const struct command command_upload = {
     .min_args = 2,
     .max_args = -1,
     .defaults = put_defaults,
+    .adjust = transfer_adjust,
     .run = run_put,
 };

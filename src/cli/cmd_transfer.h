@@ -7,6 +7,7 @@
 #define TRANSFER_JOBS 32u
 #define TRANSFER_JOBS_MAX 1024u
 #define TRANSFER_PART_BYTES ((uint64_t)8 << 20)
+#define TRANSFER_PART_MIN ((uint64_t)64 << 10)
 #define TRANSFER_PART_MAX ((uint64_t)5 << 30) /* S3 User Guide, "Amazon S3 multipart upload limits" */
 
 struct transfer_opts {
@@ -15,7 +16,7 @@ struct transfer_opts {
 };
 #define TRANSFER_OPTS(type, field)                                                                                              \
     {'j', "jobs", OPT_UINT, "N", offsetof(type, field.jobs), 1, TRANSFER_JOBS_MAX, "requests under way at once (default 32; parts of large objects: as many as help)"},  \
-        {0, "part-size", OPT_SIZE, "SIZE", offsetof(type, field.part_size), 65536, TRANSFER_PART_MAX,                           \
+        {0, "part-size", OPT_SIZE, "SIZE", offsetof(type, field.part_size), TRANSFER_PART_MIN, TRANSFER_PART_MAX,                           \
          "larger objects go in parts of this size (default 8MiB)"},                                                             \
         {0, "no-check", OPT_FLAG, NULL, offsetof(type, field.no_check), 0, 0, "do not compare checksums"}
 
@@ -49,6 +50,12 @@ bool put_hdrs(const struct put_opts *o, struct hdr *hdrs, unsigned *n, char **te
 static inline void transfer_defaults(struct transfer_opts *o)
 {
     o->part_size = TRANSFER_PART_BYTES;
+}
+/* Of every command whose options begin with struct transfer_opts: as many connections as jobs. */
+static inline void transfer_adjust(struct cli *cli, const void *opts)
+{
+    const struct transfer_opts *o = opts;
+    if (!cli->net_options.connections && o->jobs > NET_CONNECTIONS) cli->net_options.connections = o->jobs;
 }
 static inline void transfer_take_opts(struct transfer_options *to, const struct transfer_opts *o)
 {

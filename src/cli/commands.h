@@ -8,7 +8,7 @@
     X(ls) X(stat) X(get) X(put) X(download) X(upload) X(cp) X(rm)                                                             \
     X(list_buckets) X(create_bucket) X(delete_bucket)                                                                        \
     X(warm) X(purge) X(mark) X(cached) X(stats)                                                                              \
-    X(bench) X(health)
+    X(bench) X(health) X(completion)
 
 #define X(name) extern const struct command command_##name;
 COMMAND_TABLE(X)

@@ -272,7 +272,8 @@ static void download_cancel(struct xfer *x)
 
     d->failing = true;
     d->how = XFER_STOPPED;
-    if (d->file.temp && !d->state.path) unlink(d->file.temp);
+    /* At once, since a write may hang. Jobs that give the file its name, or look at what is kept, have it for themselves. */
+    if (!d->finishing && !d->resuming && d->file.temp && !d->state.path) unlink(d->file.temp);
     download_settle(d);
 }
 

@@ -22,6 +22,7 @@ struct lister {
     size_t waiting;
     char *token;
     bool ended;               /* no more pages: the last came, or failure says why not */
+    bool foreign;             /* something was listed that does not begin with the prefix */
     bool hungry;              /* somebody was told ERR_AGAIN */
     struct call_result failure;
     struct strbuf text;
@@ -47,11 +48,17 @@ static char *put(char **w, struct str s, struct str *out)
 static bool take_entry(void *arg, const struct listing_entry *e)
 {
     struct lister *l = arg;
-    struct listed *d = malloc(sizeof *d + e->key.n + e->etag.n + e->modified.n + e->storage_class.n);
+    struct listed *d = malloc(sizeof *d + e->key.n + 1 + e->etag.n + e->modified.n + e->storage_class.n);
     char *w = (char *)(d + 1);
 
     if (!d) return false;
+    if (!str_starts(e->key, l->prefix)) {
+        l->foreign = true; /* a server that does not know prefixes: whoever works on what is listed would do harm */
+        free(d);
+        return false;
+    }
     put(&w, e->key, &d->key);
+    *w++ = '\0';
     put(&w, e->etag, &d->etag);
     put(&w, e->modified, &d->modified);
     put(&w, e->storage_class, &d->storage_class);
@@ -63,6 +70,15 @@ static bool take_entry(void *arg, const struct listing_entry *e)
 }
 
 /* ---- a page */
+
+static bool page_head(void *arg, const struct head *h, int64_t length)
+{
+    struct lister *l = arg;
+    (void)h;
+    (void)length;
+    l->text.n = 0; /* of a try that broke off */
+    return true;
+}
 
 static unsigned page_space(void *arg, struct iovec *iov, unsigned max)
 {
@@ -76,6 +92,12 @@ static void page_filled(void *arg, size_t n)
 {
     struct lister *l = arg;
     strbuf_add(&l->text, l->space, n);
+    if (!l->text.failed) return;
+    call_cancel(l->call);
+    l->call = NULL;
+    l->failure = (struct call_result){.err = ERR_BODY_TOO_LARGE};
+    l->ended = true;
+    tell(l);
 }
 
 static void page_log(const struct lister *l, uint64_t entries)
@@ -98,7 +120,8 @@ static void page_end(void *arg, const struct call_result *r)
     l->call = NULL;
     l->failure = *r;
     if (r->err == ERR_OK) {
-        l->failure.err = l->text.failed ? ERR_NOMEM : listing_entries(strbuf_get(&l->text), take_entry, l, &token);
+        l->failure.err = listing_entries(strbuf_get(&l->text), take_entry, l, &token);
+        if (l->foreign) l->failure.err = ERR_PROTOCOL;
         /* a page that leads to itself would never end */
         if (token && l->token && strcmp(token, l->token) == 0) l->failure.err = ERR_PROTOCOL;
     }
@@ -124,10 +147,10 @@ static struct str page_query(struct lister *l, struct pool *mem)
 
 static void page_start(struct lister *l)
 {
-    static const struct call_events events = {NULL, page_space, page_filled, page_end};
+    static const struct call_events events = {page_head, page_space, page_filled, page_end};
     struct pool *mem = pool_create((size_t)1 << 20);
     struct str query = mem ? page_query(l, mem) : (struct str){NULL, 0};
-    struct call_request q = {.method = METHOD_GET, .bucket = l->bucket, .query = query};
+    struct call_request q = {.method = METHOD_GET, .bucket = l->bucket, .query = query, .afresh = true};
 
     l->failure.err = query.p ? call_start(l->net, &q, &events, l, &l->call) : ERR_NOMEM;
     if (l->failure.err != ERR_OK) l->ended = true;

@@ -12,7 +12,7 @@ struct lister;
 struct listed {
     struct list link;          /* free for whoever took it */
     uint64_t size;             /* bytes */
-    struct str key, etag;      /* etag with its quotes; "" if there is none */
+    struct str key, etag;      /* key NUL-terminated, as well; etag with its quotes; "" if there is none */
     struct str modified;       /* ISO 8601, as it came */
     struct str storage_class;
     bool is_prefix;            /* key ends with the delimiter; the rest is empty */
@@ -23,7 +23,7 @@ enum err lister_open(struct net *net, struct str bucket, struct str prefix, stru
                      void (*changed)(void *arg), void *arg, struct lister **out);
 void lister_close(struct lister *l); /* NULL is fine */
 /* ERR_OK: *out is the caller's. ERR_AGAIN: not here yet. ERR_END: there are no more. Anything else: final, lister_failure
- * says why. */
+ * says why. Every key begins with the prefix. */
 enum err lister_next(struct lister *l, struct listed **out);
 /* The same, running the loop until there is one; ERR_CANCELLED when interrupted. Not while others need the loop. */
 enum err lister_wait(struct lister *l, struct listed **out);

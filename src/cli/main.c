@@ -1,5 +1,8 @@
 /* main.c (cli) - s3dlio-cli: the table of commands, and what happens around one. */
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "cli/cli.h"
@@ -39,7 +42,7 @@ static int end(struct cli *cli, int code)
     char msg[512];
 
     if (cli->command->offline) return code;
-    if (cli->net.interrupted && code != EXIT_OK) code = EXIT_INTERRUPTED;
+    if (net_interrupted(&cli->net) && (code != EXIT_OK || ferror(stdout))) code = EXIT_INTERRUPTED;
     if (!oplog_close(cli->oplog, msg, sizeof msg)) {
         cli_error("--op-log: %s", msg);
         if (code == EXIT_OK) code = EXIT_FAILED;
@@ -61,14 +64,37 @@ static int run(struct cli *cli, const void *opts, int nargs, char **args)
     return cli_flush(code);
 }
 
+/* Where one of the three is closed the next file or socket that is opened would take its place, and get what is printed.
+ * What stands there instead gives and takes nothing. */
+static void keep_places(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/", O_RDONLY | O_DIRECTORY) < 0) _exit(EXIT_FAILED);
+}
+
+/* --jobs and --concurrency go to 1024, which is the usual limit of descriptors; what may be had without asking is more. */
+static void raise_descriptors(void)
+{
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
+    r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
 int main(int argc, char **argv)
 {
     struct cli cli = {0};
     void *opts = NULL;
     char **args;
-    int nargs, code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
+    int nargs, code;
 
+    keep_places();
+    raise_descriptors();
+    code = cli_parse(&cli, argc, argv, &opts, &nargs, &args);
     if (code < 0) code = run(&cli, opts, nargs, args);
     free(opts);
+    /* what nobody takes from standard output is not waited for */
+    if (code == EXIT_INTERRUPTED && ferror(stdout)) _exit(code);
     return code;
 }

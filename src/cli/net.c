@@ -1,10 +1,12 @@
 /* net.c - see the header. */
 #include "cli/net.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -80,7 +82,7 @@ static bool read_options(struct net *net, const struct net_options *o, char *msg
     c->name = (char *)(uintptr_t)"proxy";
     c->type = ORIGIN_S3;
     c->region = (char *)(uintptr_t)o->region;
-    c->connections_max = or_default(o->connections, 64);
+    c->connections_max = or_default(o->connections, NET_CONNECTIONS);
     c->idle_timeout_ms = 15000;
     c->connect_ms = or_default(o->connect_ms, 5000);
     c->tls_ms = 10000;
@@ -97,30 +99,71 @@ static bool read_options(struct net *net, const struct net_options *o, char *msg
     return read_url(net, o, msg, n) && read_http2(net, o, msg, n) && read_credentials(net, o, msg, n);
 }
 
-/* ---- signals */
+/* ---- signals
+ *
+ * Not libevent's: its handlers restart what they interrupt, and a command that waits for whoever reads its output would not
+ * end. These wake the loop, and let a blocked write fail. What a handler needs cannot be but global. */
 
-static void on_signal(evutil_socket_t sig, short what, void *arg)
+static volatile sig_atomic_t signal_caught;
+static int signal_fd = -1;
+
+static void on_signal(int sig)
+{
+    static const uint64_t one = 1;
+    int saved = errno;
+
+    if (signal_caught) _exit(128 + sig);
+    signal_caught = sig;
+    if (write(signal_fd, &one, sizeof one) < 0) { /* full: then it is readable, too */
+    }
+    errno = saved;
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     struct net *net = arg;
+    uint64_t n;
 
     (void)what;
-    if (net->interrupted) _exit(128 + (int)sig);
+    if (read(fd, &n, sizeof n) < 0 || net->interrupted) return;
     net->interrupted = true;
     if (net->on_interrupt) net->on_interrupt(net->interrupt_arg);
     loop_stop(net->loop);
 }
 
+static void set_handlers(void (*fn)(int))
+{
+    struct sigaction a = {.sa_handler = fn};
+
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
 static bool watch_signals(struct net *net)
 {
-    static const int signals[ARRAY_LEN(net->signals)] = {SIGINT, SIGTERM};
-
     signal(SIGPIPE, SIG_IGN);
-    for (unsigned i = 0; i < ARRAY_LEN(signals); i++) {
-        net->signals[i] = event_new(loop_base(net->loop), signals[i], EV_SIGNAL | EV_PERSIST, on_signal, net);
-        if (!net->signals[i] || event_add(net->signals[i], NULL) != 0) return false;
-    }
+    signal_caught = 0;
+    signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (signal_fd < 0) return false;
+    net->wake = event_new(loop_base(net->loop), signal_fd, EV_READ | EV_PERSIST, on_wake, net);
+    if (!net->wake || event_add(net->wake, NULL) != 0) return false;
+    set_handlers(on_signal);
     return true;
 }
+
+/* From here on a signal ends the process. */
+static void unwatch_signals(struct net *net)
+{
+    if (signal_fd < 0) return;
+    set_handlers(SIG_DFL);
+    if (net->wake) event_free(net->wake);
+    close(signal_fd);
+    net->wake = NULL;
+    signal_fd = -1;
+}
+
+bool net_interrupted(const struct net *net) { return net->interrupted || (net->loop && signal_caught); }
 
 /* ---- life */
 
@@ -158,8 +201,7 @@ void net_close(struct net *net)
     struct timer late;
 
     if (!net->loop) return;
-    for (unsigned i = 0; i < ARRAY_LEN(net->signals); i++)
-        if (net->signals[i]) event_free(net->signals[i]);
+    unwatch_signals(net);
     if (net->worker) {
         origin_worker_destroy(net->worker, worker_closed, net);
         timer_init(&late, net->loop, close_late);

@@ -1,14 +1,16 @@
 /* net.h - the connections of a command: one event loop on the main thread and, on it, the proxy's own client stack (pooled
  * keepalive connections, HTTP/1.1 and HTTP/2, TLS, time limits, signing), as one origin of type s3.
  *
- * Everything here belongs to the main thread. SIGINT and SIGTERM arrive on the loop: the first sets `interrupted`, calls
- * on_interrupt and stops the loop; a second one ends the process at once. */
+ * Everything here belongs to the main thread; one net at a time. SIGINT and SIGTERM arrive on the loop: the first sets
+ * `interrupted`, calls on_interrupt and stops the loop; outside of the loop it makes a write that blocks fail with EINTR. A
+ * second one ends the process at once. */
 #ifndef S3P_CLI_NET_H
 #define S3P_CLI_NET_H
 
 #include "origin/origin.h"
 #include "origin/retry.h"
 
+#define NET_CONNECTIONS 64u /* unless asked for others */
 #define NET_DEFAULT_URL "http://127.0.0.1:8080"
 
 /* What the command line says; strings live as long as the net. */
@@ -37,7 +39,7 @@ struct net {
     void (*on_interrupt)(void *arg); /* cancels what is under way; NULL: only the loop stops */
     void *interrupt_arg;
     /* private */
-    struct event *signals[2];
+    struct event *wake;
     bool closed;
 };
 /* False: one line for people is in msg. Credentials, if there are any in the environment or the profile files, sign;
@@ -47,5 +49,6 @@ void net_close(struct net *net); /* all calls have ended or were cancelled */
 /* Runs the loop until net_stop or an interrupt; false: interrupted. */
 bool net_run(struct net *net);
 void net_stop(struct net *net);
+bool net_interrupted(const struct net *net); /* also by a signal that the loop has not seen yet */
 
 #endif

@@ -20,7 +20,8 @@ const struct opt cli_global_opts[] = {
     {0, "ca-file", OPT_TEXT, "FILE", offsetof(struct cli, net_options.ca_file), 0, 0,
      "certificates to trust (PEM; default AWS_CA_BUNDLE, the system's)"},
     {0, "insecure", OPT_FLAG, NULL, offsetof(struct cli, net_options.insecure), 0, 0, "do not check the proxy's certificate"},
-    {0, "http2", OPT_TEXT, "HOW", offsetof(struct cli, net_options.http2), 0, 0, "auto (default), off or prior-knowledge"},
+    {0, "http2", OPT_TEXT, "auto|off|prior-knowledge", offsetof(struct cli, net_options.http2), 0, 0,
+     "HTTP/2: auto (default) where TLS offers it"},
     {0, "connections", OPT_UINT, "N", offsetof(struct cli, net_options.connections), 1, 1024, "connections at most (default 64)"},
     {0, "connect-timeout", OPT_DURATION, "TIME", offsetof(struct cli, net_options.connect_ms), 1, 0, "default 5s"},
     {0, "timeout", OPT_DURATION, "TIME", offsetof(struct cli, net_options.first_byte_ms), 1, 0, "for a response to begin (default 60s)"},
@@ -29,8 +30,8 @@ const struct opt cli_global_opts[] = {
     {0, "retries", OPT_UINT, "N", offsetof(struct cli, net_options.retries), 0, 100, "further tries of a request (default 4)"},
     {0, "admin-path", OPT_TEXT, "PATH", offsetof(struct cli, admin_path), 0, 0, "of the proxy's admin route (default /_s3dlio/)"},
     {0, "json", OPT_FLAG, NULL, offsetof(struct cli, json), 0, 0, "print JSON"},
-    {0, "progress", OPT_TEXT, "HOW", offsetof(struct cli, progress), 0, 0,
-     "auto (default: a bar on a terminal, else none), bar, plain or none"},
+    {0, "progress", OPT_TEXT, "auto|bar|plain|none", offsetof(struct cli, progress), 0, 0,
+     "auto (default): a bar on a terminal, else none"},
     {'q', "quiet", OPT_FLAG, NULL, offsetof(struct cli, quiet), 0, 0, "say nothing but errors"},
     {'v', "verbose", OPT_FLAG, NULL, offsetof(struct cli, verbose), 0, 0, "say what the connections do"},
     {0, "op-log", OPT_TEXT, "FILE", offsetof(struct cli, oplog_file), 0, 0,
@@ -47,7 +48,7 @@ static void help_opts(FILE *f, const struct opt *o)
         int n = o->letter ? snprintf(left, sizeof left, "-%c, --%s", o->letter, o->name)
                           : snprintf(left, sizeof left, "    --%s", o->name);
         if (o->arg) snprintf(left + n, sizeof left - (size_t)n, " %s", o->arg);
-        fprintf(f, "  %-28s %s\n", left, o->help);
+        fprintf(f, strlen(left) <= 28 ? "  %-28s %s\n" : "  %s\n                               %s\n", left, o->help);
     }
 }
 
@@ -124,6 +125,7 @@ static bool set_option(struct parsing *p, const struct opt *o, bool global, cons
 {
     const struct opt *table = global ? cli_global_opts : p->cli->command->opts;
     char *field = (global ? (char *)p->cli : (char *)p->opts) + o->offset;
+    CHECK((size_t)(o - table) < OPTS_MAX);
     bool *seen = &(global ? p->seen_global : p->seen)[o - table];
 
     if (*seen) {
@@ -257,6 +259,9 @@ static int parse(struct parsing *p, int argc, char **argv, int *nargs)
             if (p->cli->command) cli_help_command(stdout, p->cli->command);
             else cli_help(stdout);
             return cli_flush(EXIT_OK);
+        } else if (is_option && !p->cli->command && strcmp(argv[i], "--help=man") == 0) {
+            cli_help_man(stdout);
+            return cli_flush(EXIT_OK);
         } else if (is_option && !p->cli->command && (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0)) {
             printf(CLI_NAME " " S3P_VERSION "\n");
             return cli_flush(EXIT_OK);
@@ -273,6 +278,60 @@ static int parse(struct parsing *p, int argc, char **argv, int *nargs)
         return EXIT_USAGE;
     }
     return check_args(p->cli->command, *nargs) && read_progress(p->cli) ? -1 : EXIT_USAGE;
+}
+
+/* ---- lines that are still being typed */
+
+const struct opt *cli_find_option(const struct command *c, struct str name)
+{
+    const struct opt *own = c ? find_long(c->opts, name) : NULL;
+    return own ? own : find_long(cli_global_opts, name);
+}
+
+static void scan_set(struct cli *cli, const struct opt *o, const char *value)
+{
+    if (find_long(cli_global_opts, str_c(o->name)) != o) return;
+    char *field = (char *)cli + o->offset;
+    if (o->type == OPT_FLAG) *(bool *)(void *)field = true;
+    else if (o->type == OPT_TEXT && value) *(const char **)(void *)field = value;
+}
+
+/* One word that begins with '-'; next: the one behind it, NULL: the one under the cursor. True: next is its value. */
+static bool scan_option(struct cli *cli, const char *word, const char *next, struct cli_scanned *out)
+{
+    struct parsing p = {.cli = cli};
+    size_t n = str_find(str_c(word), '=');
+    bool global, is_long = word[1] == '-';
+    const struct opt *o = NULL;
+
+    p.cli->command = out->command;
+    if (is_long) o = cli_find_option(out->command, str_make(word + 2, n - 2));
+    for (const char *c = word + 1; !is_long && *c; c++) {
+        o = find_option(&p, str_make(c, 1), false, &global);
+        if (o && o->type == OPT_FLAG) scan_set(cli, o, NULL);
+        else if (o && c[1]) return scan_set(cli, o, c + 1), false;
+    }
+    if (!o || o->type == OPT_FLAG || word[n]) {
+        if (o) scan_set(cli, o, word[n] ? word + n + 1 : NULL);
+        return false;
+    }
+    if (next) scan_set(cli, o, next);
+    else out->wants = o;
+    return true;
+}
+
+void cli_scan(struct cli *cli, int n, char **words, struct cli_scanned *out)
+{
+    const struct command *saved = cli->command;
+
+    *out = (struct cli_scanned){0};
+    for (int i = 1; i + 1 < n; i++) {
+        if (!out->ended && strcmp(words[i], "--") == 0) out->ended = true;
+        else if (!out->ended && words[i][0] == '-' && words[i][1]) i += scan_option(cli, words[i], i + 2 < n ? words[i + 1] : NULL, out);
+        else if (!out->command) out->command = find_command(words[i]);
+        else out->operands++;
+    }
+    cli->command = saved;
 }
 
 int cli_parse(struct cli *cli, int argc, char **argv, void **opts, int *nargs, char ***args)

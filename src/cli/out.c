@@ -103,6 +103,7 @@ static bool reader_left(void)
 
 int cli_flush(int code)
 {
+    if (code == EXIT_INTERRUPTED && ferror(stdout)) return code;
     errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout)) return code;
     if (errno == EPIPE || reader_left()) return code;

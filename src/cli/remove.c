@@ -37,6 +37,7 @@ struct job {
     struct remover *r;
     struct call *call;
     unsigned thread;
+    uint64_t started_ns;
     bool is_batch;
     struct delete_doc doc;
     struct str bucket, key;     /* key of one object: a copy */
@@ -68,7 +69,7 @@ static void batch_ended(struct job *j, struct call_result *r)
 {
     struct remover *rm = j->r;
 
-    if (r->err == ERR_OK) r->err = j->reply.failed ? ERR_BODY_TOO_LARGE : listing_deleted(strbuf_get(&j->reply), key_failed, j);
+    if (r->err == ERR_OK) r->err = listing_deleted(strbuf_get(&j->reply), key_failed, j);
     if (r->err != ERR_OK) {
         cli_error("%u objects could not be deleted", j->doc.keys);
         worse(rm, cli_failed(r, "delete from", j->bucket, STR_LIT("")));
@@ -117,6 +118,17 @@ static void job_log(const struct job *j, const struct call_result *r)
     oplog_add(j->r->cli->oplog, &o);
 }
 
+static void job_over(struct job *j, const struct call_result *result)
+{
+    struct call_result r = *result;
+
+    j->call = NULL;
+    if (j->is_batch) batch_ended(j, &r);
+    else single_ended(j, &r);
+    job_log(j, &r);
+    job_free(j);
+}
+
 /* ---- a job */
 
 static unsigned job_space(void *arg, struct iovec *iov, unsigned max)
@@ -130,20 +142,22 @@ static unsigned job_space(void *arg, struct iovec *iov, unsigned max)
 static void job_filled(void *arg, size_t n)
 {
     struct job *j = arg;
-    if (j->is_batch) strbuf_add(&j->reply, j->space, n);
+    struct remover *r = j->r;
+    struct call_result too_large = {.err = ERR_BODY_TOO_LARGE, .start_ns = j->started_ns, .end_ns = clock_ns()};
+
+    strbuf_add(&j->reply, j->space, n);
+    if (!j->reply.failed) return;
+    call_cancel(j->call);
+    job_over(j, &too_large);
+    step(r);
 }
 
 static void job_end(void *arg, const struct call_result *result)
 {
     struct job *j = arg;
     struct remover *r = j->r;
-    struct call_result copy = *result;
 
-    j->call = NULL;
-    if (j->is_batch) batch_ended(j, &copy);
-    else single_ended(j, &copy);
-    job_log(j, &copy);
-    job_free(j);
+    job_over(j, result);
     step(r);
 }
 
@@ -172,6 +186,7 @@ static struct job *job_new(struct remover *r, struct str bucket, bool is_batch)
     j->bucket = bucket;
     j->is_batch = is_batch;
     j->thread = free_thread(r);
+    j->started_ns = clock_ns();
     strbuf_init(&j->reply, REPLY_BYTES);
     if (is_batch) delete_doc_begin(&j->doc);
     list_push_back(&r->jobs, &j->link);
@@ -248,7 +263,7 @@ static void single_start(struct remover *r, struct str bucket, struct str key)
 static bool is_below(const struct remover *r, struct str key)
 {
     struct str root = r->root.key;
-    return root.n == 0 || root.p[root.n - 1] == '/' || key.n == root.n || (key.n > root.n && key.p[root.n] == '/');
+    return str_starts(key, root) && (root.n == 0 || root.p[root.n - 1] == '/' || key.n == root.n || key.p[root.n] == '/');
 }
 
 /* A key of the listing: into the batch, or by itself where no batch can hold it. */

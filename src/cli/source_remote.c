@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "cli/lines.h"
 #include "cli/lister.h"
 #include "cli/paths.h"
 #include "cli/sources.h"
@@ -19,9 +20,7 @@ struct remote {
     struct str pattern;    /* n == 0: everything below the prefix */
     size_t skip;           /* bytes of a key that do not belong to its path */
     uint64_t given;        /* items of this URI */
-    FILE *list;
-    char *line;
-    size_t line_cap;
+    struct lines *list;
     uint64_t line_number;
     int code;
 };
@@ -51,15 +50,17 @@ static struct item *make_item(struct remote *r, struct str bucket, struct str ke
 
 /* ---- a list in a file */
 
-static bool open_list(struct remote *r)
+static void list_more(void *arg)
 {
-    bool in = strcmp(r->c.keylist, "-") == 0;
+    struct remote *r = arg;
+    if (r->base.changed) r->base.changed(r->base.changed_arg);
+}
 
-    r->list = in ? stdin : fopen(r->c.keylist, "re");
-    if (r->list) return true;
-    cli_error("%s: %s", r->c.keylist, strerror(errno));
+static enum err list_failed(struct remote *r, int why)
+{
+    cli_error("%s: %s", r->c.keylist, why == EMSGSIZE ? "a line is too long" : strerror(why));
     r->code = EXIT_FAILED;
-    return false;
+    return ERR_END;
 }
 
 /* "s3://bucket/key", or a key below the URI that stands beside the list. */
@@ -85,19 +86,20 @@ static bool place_of_line(struct remote *r, struct str line, struct place *p, st
 
 static enum err next_line(struct remote *r, struct item **out)
 {
-    ssize_t n;
+    struct str line;
+    enum err e;
+    int why = r->list ? 0 : lines_open(r->c.cli->net.loop, r->c.keylist, list_more, r, &r->list);
 
-    if (!r->list && !open_list(r)) return ERR_END;
-    while ((n = getline(&r->line, &r->line_cap, r->list)) > 0) {
+    if (why) return list_failed(r, why);
+    while ((e = lines_next(r->list, &line)) == ERR_OK) {
         struct strbuf key;
         struct place p;
         size_t skip;
 
         r->line_number++;
-        while (n && (r->line[n - 1] == '\n' || r->line[n - 1] == '\r')) r->line[--n] = '\0';
-        if (n == 0) continue;
+        if (line.n == 0) continue;
         strbuf_init(&key, 0);
-        if (place_of_line(r, str_make(r->line, (size_t)n), &p, &key, &skip)) {
+        if (place_of_line(r, line, &p, &key, &skip)) {
             *out = make_item(r, p.bucket, p.key, skip);
             strbuf_free(&key);
             return *out ? ERR_OK : ERR_NOMEM;
@@ -107,11 +109,7 @@ static enum err next_line(struct remote *r, struct item **out)
                   r->c.nuris ? ", or a key" : "");
         r->code = EXIT_FAILED;
     }
-    if (ferror(r->list)) {
-        cli_error("%s: %s", r->c.keylist, strerror(errno));
-        r->code = EXIT_FAILED;
-    }
-    return ERR_END;
+    return e == ERR_IO ? list_failed(r, errno) : e;
 }
 
 /* ---- a prefix or pattern */
@@ -156,6 +154,10 @@ static bool is_wanted(const struct remote *r, const struct listed *l)
     bool marker = l->size == 0 && l->key.n && l->key.p[l->key.n - 1] == '/';
 
     if (marker && r->c.dir) return false;
+    /* what this run itself, or an earlier one, has put below the source: a copy of a copy of a copy... */
+    if (r->c.to_bucket.p && !r->c.to_exact && r->c.to_prefix.n && str_eq(r->c.to_bucket, r->place.bucket) &&
+        str_starts(l->key, r->c.to_prefix))
+        return false;
     return r->pattern.n == 0 || path_match(r->pattern, l->key, r->c.recursive);
 }
 
@@ -224,7 +226,7 @@ static enum err remote_next(struct source *s, struct item **out, int *code)
         e = ERR_END;
     }
     if (r->c.keylist) e = next_line(r, out);
-    if (e == ERR_OK) return e;
+    if (e == ERR_OK || e == ERR_AGAIN) return e;
     if (e != ERR_END) cli_error("%s", err_text(e));
     *code = e == ERR_END ? r->code : EXIT_FAILED;
     return e;
@@ -235,8 +237,7 @@ static void remote_close(struct source *s)
     struct remote *r = container_of(s, struct remote, base);
 
     lister_close(r->lister);
-    if (r->list && r->list != stdin) fclose(r->list);
-    free(r->line);
+    lines_close(r->list);
     free(r);
 }
 

@@ -343,11 +343,13 @@ static void wind_down(struct transfer *t)
     t->net->interrupted = true;
 }
 
-/* Something hangs that nobody can call back: a read of standard input, a disk that does not answer. */
+/* Something hangs that nobody can call back: a read of standard input, a disk that does not answer, a server that was asked
+ * to take an upload back. */
 static _Noreturn void leave(struct transfer *t, int code)
 {
     char msg[256];
 
+    if (t->nrequests) cli_error("the server did not answer in time: parts of an upload may be left there");
     if (!oplog_close(t->cli->oplog, msg, sizeof msg)) cli_error("--op-log: %s", msg);
     fflush(stdout);
     _exit(code);
@@ -384,7 +386,7 @@ int transfer_run(struct transfer *t, const char *what)
     progress_end(t->progress, !t->stopping);
     if (!t->stopping || t->objects) summary(t, start_ns);
     int code = exit_code(t);
-    if (t->njobs) leave(t, code);
+    if (t->njobs || t->nrequests) leave(t, code);
     t->source->close(t->source);
     task_cancel(&t->pump);
     timer_stop(&t->period);

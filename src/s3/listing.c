@@ -87,6 +87,14 @@ static struct str url_decoded(struct pool *pool, struct str k)
     return uri_decode(pool, k);
 }
 
+static bool escapes_are_whole(struct str k)
+{
+    uint64_t v;
+    for (size_t i = 0; i < k.n; i++)
+        if (k.p[i] == '%' && (i + 2 >= k.n || !str_hex_to_u64(str_make(k.p + i + 1, 2), &v))) return false;
+    return true;
+}
+
 static enum err entry_read(struct pool *pool, struct str item, bool encoded, struct listing_entry *e)
 {
     const char *name = e->is_prefix ? "Prefix" : "Key";
@@ -94,7 +102,9 @@ static enum err entry_read(struct pool *pool, struct str item, bool encoded, str
 
     if (!raw.p) return ERR_PROTOCOL;
     e->key = unescaped(pool, raw);
-    if (e->key.p && encoded) e->key = url_decoded(pool, e->key);
+    if (!e->key.p) return ERR_NOMEM;
+    if (encoded && !escapes_are_whole(e->key)) return ERR_PROTOCOL;
+    if (encoded) e->key = url_decoded(pool, e->key);
     if (!e->key.p) return ERR_NOMEM;
     if (e->is_prefix) return ERR_OK;
     size = text_of(pool, item, "Size");

@@ -65,7 +65,7 @@ class Ran:
 
     def json_lines(self):
         self.ok()
-        return [json.loads(line) for line in self.out.splitlines()]
+        return [json.loads(line) for line in self.out.split("\n") if line]   # keys may hold what else ends lines
 
 
 class Running:
@@ -176,10 +176,12 @@ class Screen:
             self.at = (row + 1, column)
         else:
             assert c >= " ", "a control character: %r" % c
+            if column == self.columns:
+                assert not self.alternate, "line %d is wider than the terminal: %r" % (row, self.lines[row])
+                row, column = row + 1, 0   # an ordinary one is wrapped
             line = self.lines.get(row, "").ljust(column)
             self.lines[row] = line[:column] + c + line[column + 1:]
             self.at = (row, column + 1)
-            assert column < self.columns, "line %d is wider than the terminal: %r" % (row, self.lines[row])
             assert row < self.rows or not self.alternate, "more lines than the terminal has"
 
     def text(self):

@@ -77,7 +77,7 @@ def test_no_proxy_and_what_is_no_proxy(cli, origin):
     for watch in ((), ("--watch",)):
         cli.to(gone)("--retries", "0", "stats", *watch).failed(cli_module.FAILED, "stats at " + gone, "refused")
     origin.put("/_s3dlio/stats", 1000)
-    cli.to(origin.url)("stats").failed(cli_module.FAILED, "is this the admin route of s3dlio-proxy?")
+    cli.to(origin.url)("stats").failed(cli_module.FAILED, "no admin route of s3dlio-proxy")
     cli("--admin-path", "/", "stats").failed(cli_module.USAGE, "--admin-path /")
 
 
