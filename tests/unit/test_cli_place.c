@@ -82,6 +82,10 @@ static void patterns_match_anywhere_in_the_key(void **state)
     assert_true(matches("^.$", STR_LIT("\xff")));
     assert_false(matches("c", str_make("abc", 2)));
     assert_true(pattern_matches(NULL, STR_LIT("x")));
+    static char large[5000];
+    memset(large, 'x', sizeof large);
+    large[sizeof large - 1] = '7';
+    assert_true(matches("^x+7$", str_make(large, sizeof large)));
 }
 
 static void patterns_that_mean_something_else_elsewhere_are_refused(void **state)
