@@ -167,6 +167,7 @@ static int start(struct get *g)
     t.o.resume = g->o->resume;
     t.o.no_clobber = g->o->no_clobber;
     t.o.keep_mtime = g->o->keep_mtime;
+    t.o.climb_from = g->conf.discard; /* there is nothing to be done beside reading */
     if (g->conf.stream_fd >= 0) {
         /* a part waits in memory until those before it have been written */
         if (t.o.part_bytes > STREAM_PART_MAX) t.o.part_bytes = STREAM_PART_MAX;

@@ -160,7 +160,7 @@ static void settle_due(struct task *task)
     }
     if (is_stream(d)) stream_push(d);
     else if (d->small && !d->finishing) finish_small(d);
-    else if (!d->finishing) sum_step(d);
+    else if (!d->finishing && !d->resuming) sum_step(d); /* until a job has looked at what is there, it is the job's */
     if (d->failing) return;
     if (d->finished && d->jobs == 0) {
         d->how = XFER_DONE;

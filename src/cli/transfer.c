@@ -7,7 +7,7 @@
 
 #define STOP_MS 400          /* what an interrupt waits for jobs and requests that clean up */
 #define DISK_THREADS_MAX 4u
-#define PARTS_START 4u
+#define PARTS_START 2u /* one reads while another is written */
 #define SLOTS(t) (3 * (unsigned)(t)->o.jobs) /* requests that clean up do not wait for their turn */
 
 /* ---- items */
@@ -312,7 +312,7 @@ static bool start(struct transfer *t)
     list_init(&t->hungry);
     task_init(&t->pump, t->net->loop, pump);
     timer_init(&t->period, t->net->loop, period_over);
-    climb_init(&t->climb, PARTS_START, (unsigned)t->o.jobs);
+    climb_init(&t->climb, t->o.climb_from ? t->o.climb_from : PARTS_START, (unsigned)t->o.jobs);
     if (!t->max_buffers) t->max_buffers = 2 * (unsigned)t->o.jobs + 8;
     t->slots = calloc(SLOTS(t), sizeof *t->slots);
     if (!t->slots || disk_create(threads, &t->disk) != ERR_OK) return false;

@@ -60,6 +60,7 @@ struct xfer {
 struct transfer_options {
     uint64_t jobs, part_bytes;
     bool climb;       /* of large objects only as many parts at once as make it faster, at most jobs */
+    unsigned climb_from; /* so many at first; 0: the usual number */
     bool check;       /* sums are compared */
     bool resume;      /* --continue */
     bool no_clobber;

@@ -230,6 +230,12 @@ class Terminal:
     def shows(self, *texts, timeout=15):
         return self.until("never showed %s" % (texts,), lambda screen: all(t in screen for t in texts), timeout)
 
+    def quiet(self, seconds=.3, timeout=15):
+        """Takes all that comes until nothing has come for a while."""
+        end = time.monotonic() + timeout * net.SLOW
+        while select.select([self.fd], [], [], seconds * net.SLOW)[0] and self.read(0):
+            assert time.monotonic() < end, "it never stops writing"
+
     def keys(self, data):
         os.write(self.fd, data)
 

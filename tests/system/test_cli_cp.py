@@ -84,8 +84,9 @@ def test_a_copy_in_parts_that_does_not_end_is_taken_back(cli, origin, how):
     assert m.aborted.is_set()
     part = origin.log("/b/new", "PUT")[0]
     assert part.get("x-amz-copy-source") == "/b/big" and part.get("x-amz-copy-source-if-match") == origin.objects["/b/big"].etag
-    assert {r.get("x-amz-copy-source-range") for r in origin.log("/b/new", "PUT")} == {
-        "bytes=0-5242879", "bytes=5242880-10485759", "bytes=10485760-%d" % (BIG - 1)}
+    asked = {r.get("x-amz-copy-source-range") for r in origin.log("/b/new", "PUT")}
+    first, last = {"bytes=0-5242879", "bytes=5242880-10485759"}, {"bytes=10485760-%d" % (BIG - 1)}
+    assert first <= asked <= first | last and (how == "fails" or asked == first | last)   # a refusal may come before the third
 
 
 @pytest.mark.ways("h1")
