@@ -287,6 +287,7 @@ def test_connections_that_the_server_has_closed_are_no_errors(origin):
     c = Client(origin.url, retries=0)
     for _ in range(3):
         assert c.get("s3://b/k")
+        origin.settle()
         assert origin.close_idle() == 1
         time.sleep(0.05)
     origin.on(connection_close=True)
