@@ -28,21 +28,16 @@ import requests  # noqa: E402
 from s3dlio_proxy import Client  # noqa: E402
 
 
-def cpu():
-    t = os.times()
-    return t.user + t.system
-
-
 def race(what, runners, rounds, want):
     """Each runner once in each round, in turns."""
     seconds, used = {name: [] for name in runners}, {name: [] for name in runners}
     for n in range(rounds + 1):   # the first does not count
         for name, run in runners.items():
-            began, had = time.perf_counter(), cpu()
+            began, had = time.perf_counter(), time.process_time()
             got = run()
             if n:
                 seconds[name].append(time.perf_counter() - began)
-                used[name].append(cpu() - had)
+                used[name].append(time.process_time() - had)
             assert got == want, f"{name}: {got} bytes, expected {want}"
     base = statistics.median(next(iter(seconds.values())))
     cpu_base = statistics.median(next(iter(used.values())))

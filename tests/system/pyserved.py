@@ -4,6 +4,7 @@ import os
 import re
 import sys
 
+import fsspec
 import net
 import proxy as proxy_module
 import pytest
@@ -13,6 +14,8 @@ from conftest import CI, Backend, client, s3_origin
 SOURCE = os.path.join(proxy_module.TOP, "python", "src")
 if SOURCE not in sys.path:
     sys.path.insert(0, SOURCE)
+# What the entry point does where the package is installed; that it does: test_python_fsspec.py.
+fsspec.register_implementation("s3dlio", "s3dlio_proxy.fsspec.S3dlioFileSystem", clobber=True)
 
 
 class Served:

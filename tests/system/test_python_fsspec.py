@@ -609,7 +609,7 @@ def test_worker_processes(served_fast, method):  # noqa: F811
 
 
 def test_instances_share_a_client_and_travel(served):  # noqa: F811
-    options = {"url": served.url, "key": "AK", "secret": "SK", "client_options": {"retries": 1}}
+    options = {"endpoint_url": served.url, "key": "AK", "secret": "SK", "client_options": {"retries": 1}}
     one = fsspec.filesystem("s3dlio", **options)
     assert one is fsspec.filesystem("s3dlio", **options) and isinstance(one, S3dlioFileSystem)
     found = []
@@ -623,8 +623,8 @@ def test_instances_share_a_client_and_travel(served):  # noqa: F811
     assert json.loads(one.to_json())["protocol"] == "s3dlio"
     mine = Client(served.url)
     assert S3dlioFileSystem(client=mine, skip_instance_cache=True).client is mine
-    for wrong in ({"threads": 0}, {"key": "k"}):
-        with pytest.raises(ValueError, match="expected"):
+    for wrong, error in (({"threads": 0}, ValueError), ({"key": "k"}, ValueError), ({"end_point": "x"}, TypeError)):
+        with pytest.raises(error):
             S3dlioFileSystem(served.url, skip_instance_cache=True, **wrong)
 
 

@@ -1,8 +1,8 @@
 """An fsspec file system: `s3dlio://bucket/key` for pandas, pyarrow, xarray, dask and all else that speaks fsspec.
 
     fsspec.open("s3dlio://bucket/key")
-    pandas.read_parquet("s3dlio://bucket/table/", storage_options={"url": "http://127.0.0.1:8080"})
-    fs = fsspec.filesystem("s3dlio", url="http://127.0.0.1:8080")
+    pandas.read_parquet("s3dlio://bucket/table/", storage_options={"endpoint_url": "http://127.0.0.1:8080"})
+    fs = fsspec.filesystem("s3dlio", endpoint_url="http://127.0.0.1:8080")
 
 Paths are `bucket/key`, and the key is itself: nothing in it is encoded. Directories are what S3 makes of them: there where
 an object is below them, or an empty object whose key ends in "/". Such markers are not listed as files; a key with an
@@ -78,11 +78,16 @@ def _shared_client(url: Optional[str], credentials: Optional[Credentials], optio
         return client
 
 
+# What libraries pass to every file system.
+_OF_OTHERS = frozenset(("asynchronous", "loop", "batch_size", "max_paths", "add_docs", "add_aliases"))
+
+
 class S3dlioFileSystem(AbstractFileSystem):
     """See the head of this file.
 
-    url: of the proxy, as of Client. key, secret, token, region: sign requests with these; or credentials. client: a Client
-    instead. client_options: further arguments of Client (timeout, retries, pool, verify, headers, admin_path).
+    endpoint_url: of the proxy, as the url of Client. key, secret, token, region: sign requests with these; or
+    credentials. client: a Client instead. client_options: further arguments of Client (timeout, retries, pool, verify,
+    headers, admin_path).
     threads: requests at a time of calls for many. part_size: of uploads, 5 MiB or more; upload_threads: parts at a time.
     listings_expiry_time: seconds; None: never; use_listings_cache=False: none are kept. listings_max: entries in all.
     """
@@ -91,7 +96,7 @@ class S3dlioFileSystem(AbstractFileSystem):
     root_marker = ""
     copy_limit, copy_part = PLAIN_MAX, COPY_PART
 
-    def __init__(self, url: Optional[str] = None, *, key: Optional[str] = None, secret: Optional[str] = None,
+    def __init__(self, endpoint_url: Optional[str] = None, *, key: Optional[str] = None, secret: Optional[str] = None,
                  token: Optional[str] = None, region: str = "us-east-1", credentials: Optional[Credentials] = None,
                  client: Optional[Client] = None, client_options: Optional[Mapping[str, Any]] = None, threads: int = 16,
                  part_size: int = 16 * MIB, upload_threads: int = 4, use_listings_cache: bool = True,
@@ -103,10 +108,13 @@ class S3dlioFileSystem(AbstractFileSystem):
             raise ValueError("expected threads to be at least 1")
         if (key is None) != (secret is None):
             raise ValueError("expected both key and secret, or neither")
+        unknown = sorted(set(storage_options) - _OF_OTHERS)
+        if unknown:
+            raise TypeError(f"unknown storage options: {', '.join(unknown)}")
         super().__init__(**storage_options)
         if key is not None and secret is not None:
             credentials = Credentials(key, secret, token, region)
-        self.client = client if client is not None else _shared_client(url, credentials, client_options or {})
+        self.client = client if client is not None else _shared_client(endpoint_url, credentials, client_options or {})
         self.threads = threads
         self._options = PutOptions(part_size=max(part_size, PART_MIN), threads=upload_threads)
         self.dircache = Listings(listings_expiry_time if use_listings_cache else 0, listings_max)
