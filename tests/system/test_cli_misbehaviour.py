@@ -229,3 +229,17 @@ def test_an_upload_is_taken_back_twice_when_parts_were_cut_off(cli, direct, tmp_
     ran = run.interrupt()
     assert ran.code == cli_module.INTERRUPTED and ran.err == "", ran
     assert [r.query for r in direct.log("/b/big", "DELETE")] == ["uploadId=u1"] * 2
+
+
+# ---- operands
+
+def test_names_that_would_be_one_are_found_among_many(cli, tmp_path):
+    cli.to("http://127.0.0.1:9")
+    uris = ["s3://b/some/longer/prefix/k%06d" % i for i in range(20000)]
+    ran = cli("get", *uris, "s3://b/x/k000007", tmp_path / "out", timeout=10).failed(cli_module.USAGE, "would be the same file")
+    assert "s3://b/x/k000007" in ran.err
+    for d in ("a", "c"):
+        (tmp_path / d).mkdir()
+        (tmp_path / d / "n.txt").write_text(d)
+    cli("put", tmp_path / "a" / "n.txt", tmp_path / "c" / "n.txt", "s3://b/p/").failed(cli_module.USAGE, "would be the same object")
+    cli("--retries", "0", "upload", tmp_path / "a" / "*.txt", tmp_path / "c" / "*.txtt", "s3://b/p/").failed(cli_module.FAILED, "refused")
