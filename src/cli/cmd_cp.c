@@ -14,7 +14,7 @@ struct cp_opts {
 #define AT(field) offsetof(struct cp_opts, field)
 static const struct opt cp_opts[] = {
     TRANSFER_OPTS(struct cp_opts, put.common),
-    {'r', "recursive", OPT_FLAG, NULL, AT(put.recursive), 0, 0, "everything in a directory, or that begins with the URI"},
+    {'r', "recursive", OPT_FLAG, NULL, AT(put.recursive), 0, 0, "everything in a directory, or below KEY/"},
     {0, "continue", OPT_FLAG, NULL, AT(resume), 0, 0, "to here: go on with what an earlier run left"},
     {0, "no-clobber", OPT_FLAG, NULL, AT(no_clobber), 0, 0, "to here: leave files that exist alone"},
     {0, "preserve-mtime", OPT_FLAG, NULL, AT(keep_mtime), 0, 0, "to here: files get the time of the object"},

@@ -16,7 +16,7 @@
 #define AT(field) offsetof(struct get_opts, field)
 #define GET_OPTS                                                                                                              \
     TRANSFER_OPTS(struct get_opts, common),                                                                                   \
-        {'r', "recursive", OPT_FLAG, NULL, AT(recursive), 0, 0, "everything that begins with the URI"},                       \
+        {'r', "recursive", OPT_FLAG, NULL, AT(recursive), 0, 0, "everything below KEY/"},                       \
         {'o', "output", OPT_TEXT, "TARGET", AT(output), 0, 0, "the target, instead of a last argument"},                      \
         {0, "keylist", OPT_TEXT, "FILE", AT(keylist), 0, 0, "names one per line from FILE (-: standard input): URIs, or keys below the URI"}, \
         {0, "continue", OPT_FLAG, NULL, AT(resume), 0, 0, "go on with what an earlier run left, and leave it for the next"},  \
@@ -221,7 +221,8 @@ const struct command command_get = {
     .args = "s3://BUCKET/KEY... [TARGET]",
     .summary = "Read objects into files, or one to standard output",
     .details = "TARGET is a file, a directory, or - for standard output; without one objects get the last part of their keys\n"
-               "as names here. With -r the URI is a prefix, and paths behind its last slash are kept.\n" FILES_DETAILS,
+               "as names here. With -r everything below KEY/ is read, and paths behind that slash are kept: run1 never means\n"
+               "run10 (download s3://BUCKET/run1** does). To /dev/null nothing is checked.\n" FILES_DETAILS,
     .opts = get_opts,
     .opts_bytes = sizeof(struct get_opts),
     .max_args = -1,

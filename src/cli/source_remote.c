@@ -17,6 +17,7 @@ struct remote {
     int at;                /* of the URIs */
     struct lister *lister; /* of uris[at] */
     struct place place;
+    struct strbuf prefix;  /* of a URI that names a directory without its slash */
     struct str pattern;    /* n == 0: everything below the prefix */
     size_t skip;           /* bytes of a key that do not belong to its path */
     uint64_t given;        /* items of this URI */
@@ -129,6 +130,13 @@ static enum err begin_uri(struct remote *r)
     bool glob = r->c.globs && place_has_glob(r->place.key);
     prefix = glob ? place_glob_prefix(r->place.key) : r->place.key;
     r->pattern = glob ? r->place.key : str_make(NULL, 0);
+    if (!glob && prefix.n && prefix.p[prefix.n - 1] != '/') { /* run1 is not run10 */
+        r->prefix.n = 0;
+        strbuf_str(&r->prefix, prefix);
+        strbuf_ch(&r->prefix, '/');
+        if (r->prefix.failed) return ERR_NOMEM;
+        prefix = strbuf_get(&r->prefix);
+    }
     r->skip = path_dir(prefix).n;
     return lister_open(&r->c.cli->net, r->place.bucket, prefix, str_make(NULL, 0), 0, lister_changed, r,
                        &r->lister);
@@ -238,6 +246,7 @@ static void remote_close(struct source *s)
 
     lister_close(r->lister);
     lines_close(r->list);
+    strbuf_free(&r->prefix);
     free(r);
 }
 
@@ -249,5 +258,6 @@ struct source *source_remote(const struct remote_source_conf *c)
     r->base.next = remote_next;
     r->base.close = remote_close;
     r->c = *c;
+    strbuf_init(&r->prefix, 0);
     return &r->base;
 }

@@ -14,7 +14,7 @@ struct remote_source_conf {
     const char *file;
     struct str to_bucket, to_prefix; /* copies instead: NULL none */
     bool to_exact;            /* to_prefix is the key of the only copy */
-    bool recursive;           /* a URI without pattern is a prefix */
+    bool recursive;           /* a URI without pattern is a directory, with its slash or without */
     bool globs;               /* patterns are understood */
 };
 /* NULL: no memory. Every URI has been parsed successfully before. */

@@ -96,6 +96,9 @@ def test_a_prefix_keeps_its_paths(files):
     c = files({**tree, "b/other": b"no"})
     c("get", "-r", "s3://b/data/", "out").ok()
     assert files_in(c.tmp / "out") == {k[7:]: v for k, v in tree.items()}
+    (c.tmp.parent / "root/b/data10").write_bytes(b"not this")
+    c("get", "-r", "s3://b/data", "same").ok()
+    assert files_in(c.tmp / "same") == files_in(c.tmp / "out")
     ran = c("--json", "get", "-r", "s3://b/data/", "again")
     assert {k: ran.json()[k] for k in ("objects", "bytes", "failed")} == {"objects": 4, "bytes": sum(map(len, tree.values())), "failed": 0}
 

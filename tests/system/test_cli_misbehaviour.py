@@ -150,9 +150,9 @@ def test_a_copy_does_not_copy_what_it_copies(start, moto_server, bucket, cli):
 
     def keys():
         return sorted(o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"])
-    want = sorted(["a/%d" % i for i in range(3)] + ["a-copy/a/%d" % i for i in range(3)])
+    want = sorted(["a/%d" % i for i in range(3)] + ["a/copy/%d" % i for i in range(3)])
     for _ in range(2):   # the second one finds the copies of the first below its source
-        cli("cp", "-r", "s3://%s/a" % bucket, "s3://%s/a-copy/" % bucket).ok()
+        cli("cp", "-r", "s3://%s/a" % bucket, "s3://%s/a/copy/" % bucket).ok()
         assert keys() == want
 
 
