@@ -395,8 +395,9 @@ def test_a_forgotten_writer_makes_nothing_and_says_so(fs, root, direct):
 def test_a_part_that_fails_ends_the_writer(fs, root, direct):
     with pytest.raises(errors.Error), fs.open(root + "/k", "wb", block_size=5 * MIB) as f:
         f.write(noise(6 * MIB))
-        net.wait_until("the upload to be there", lambda: uploads(direct, root))
-        direct.abort_multipart_upload(Bucket=root, Key="k", UploadId=uploads(direct, root)[0]["UploadId"])
+        upload = uploads(direct, root)[0]["UploadId"]
+        net.wait_until("a part to be there", lambda: direct.list_parts(Bucket=root, Key="k", UploadId=upload).get("Parts"))
+        direct.abort_multipart_upload(Bucket=root, Key="k", UploadId=upload)
         for _ in range(20):
             f.write(noise(6 * MIB))
     assert f.closed and not fs.exists(root + "/k") and uploads(direct, root) == []
