@@ -392,6 +392,19 @@ def test_a_forgotten_writer_makes_nothing_and_says_so(fs, root, direct):
         pickle.dumps(fs.open(root + "/l", "xb"))
 
 
+def test_a_part_that_fails_ends_the_writer(fs, root, direct):
+    with pytest.raises(errors.Error), fs.open(root + "/k", "wb", block_size=5 * MIB) as f:
+        f.write(noise(6 * MIB))
+        upload = uploads(direct, root)[0]["UploadId"]
+        net.wait_until("a part to be there", lambda: direct.list_parts(Bucket=root, Key="k", UploadId=upload).get("Parts"))
+        direct.abort_multipart_upload(Bucket=root, Key="k", UploadId=upload)
+        for _ in range(20):
+            f.write(noise(6 * MIB))
+    assert f.closed and not fs.exists(root + "/k") and uploads(direct, root) == []
+    f.close()
+    assert not fs.exists(root + "/k")
+
+
 def test_exclusive_creation(fs, root):
     with fs.open(root + "/new", "xb") as f:
         f.write(b"mine")

@@ -234,3 +234,15 @@ def test_an_object_that_grows_between_two_tries(c, origin):
     origin.on(path="/b/k", nth=1, cut_after=10, call=lambda r: None)
     origin.on(path="/b/k", nth=1, call=lambda r: origin.put("/b/k", 50_000, version=2))
     assert dict(c.get_many(["s3://b/k"], max_bytes=2000))["s3://b/k"] == content("/b/k", 2, 0, 50_000)
+
+
+def test_more_threads_than_kept_connections(origin, caplog):
+    """The bound is kept without a word in the log, and what is beyond it is closed."""
+    names = uris(origin, 80, 100_000)
+    c = Client(origin.url, pool=2, retries=0)
+    assert len(list(c.get_many(names, threads=12))) == 80
+    assert [r for r in caplog.records if r.levelname != "DEBUG"] == []
+    net.wait_until("the others are closed", lambda: len(origin.open) <= 2)
+    for u in names[:5]:
+        c.get(u)
+    assert len(origin.open) <= 2

@@ -223,6 +223,8 @@ class Transport:
             prepared = requests.Request("GET", self.url).prepare()
             pool: Any = adapter.get_connection_with_tls_context(prepared, settings["verify"], {}, settings["cert"])
             pool.timeout = self._timeout
+            pool.pool.maxsize = 0   # finish() keeps to the bound; urllib3 would warn of each connection beyond it
+            pool.pool.kept = self.pool_size
             self._pool = os.getpid(), pool, adapter
             return pool
 
@@ -366,9 +368,17 @@ def finish(raw: Any, reuse: bool) -> None:
     with contextlib.suppress(OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
         if reuse and not raw._fp.isclosed():
             raw._fp.read(0)   # http.client notices the end of an empty body only when it is read
-        if not reuse or not raw._fp.isclosed():
+        spare = _is_spare(raw._pool)
+        if spare or not reuse or not raw._fp.isclosed():
             raw.close()
-        raw.release_conn()
+        if not spare:
+            raw.release_conn()
+
+
+def _is_spare(pool: Any) -> bool:
+    """Whether there are as many connections in the pool as it keeps (places for some count as such)."""
+    idle = pool.pool if pool is not None else None
+    return idle is None or idle.qsize() >= getattr(idle, "kept", 0)
 
 
 def describe(e: BaseException) -> str:

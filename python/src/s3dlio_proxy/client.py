@@ -372,6 +372,18 @@ class Client:
         label: 1 to 64 printable ASCII characters; None: a new one. A label that exists moves to now."""
         return self._admin.mark(label)
 
+    @overload
+    def warm(self, uris: Union[str, Iterable[str], None] = ..., *, prefix: Optional[str] = ...,
+             manifest: Optional[str] = ..., pin: bool = ..., concurrency: Optional[int] = ...,
+             wait: Literal[True] = ..., timeout: Optional[float] = ...,
+             progress: Progress = ...) -> WarmStatus: ...
+
+    @overload
+    def warm(self, uris: Union[str, Iterable[str], None] = ..., *, prefix: Optional[str] = ...,
+             manifest: Optional[str] = ..., pin: bool = ..., concurrency: Optional[int] = ...,
+             wait: Literal[False], timeout: Optional[float] = ...,
+             progress: Progress = ...) -> WarmJob: ...
+
     def warm(self, uris: Union[str, Iterable[str], None] = None, *, prefix: Optional[str] = None,
              manifest: Optional[str] = None, pin: bool = False, concurrency: Optional[int] = None, wait: bool = True,
              timeout: Optional[float] = None, progress: Progress = None) -> Union[WarmStatus, WarmJob]:
