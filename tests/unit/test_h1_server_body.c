@@ -304,16 +304,16 @@ static void slow_request_body_ends_the_pull(void **state)
 {
     (void)state;
     on_begin = collect_body;
-    conf.body_timeout_ms = 60;
+    conf.body_timeout_ms = 400;
     int fd = client_connect();
     say(fd, "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n");
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 5; i++) {
         say(fd, "1");
-        pump_ms(40); /* each byte starts it anew */
+        pump_ms(100); /* each byte starts it anew */
     }
-    assert_int_equal(got_body_n, 3);
+    assert_int_equal(got_body_n, 5);
     assert_int_equal(got_body_err, ERR_OK);
-    pump_ms(90);
+    pump_ms(600);
     assert_int_equal(got_body_err, ERR_REQUEST_TIMEOUT);
     hear(fd);
     assert_memory_equal(heard, "HTTP/1.1 408 ", 13);
