@@ -7,6 +7,7 @@ import botocore.exceptions
 import cli as cli_module
 import net
 import pytest
+import servers
 
 FAILED, USAGE, NOT_THERE, INTERRUPTED = cli_module.FAILED, cli_module.USAGE, cli_module.NOT_THERE, cli_module.INTERRUPTED
 pytestmark = pytest.mark.ways("h1")
@@ -273,3 +274,24 @@ def test_what_is_no_bucket(cli, s3ish, origin, name):
     for command in ("create-bucket", "delete-bucket"):
         assert cli(command, name).failed(USAGE).err.count("\n") == 1
     assert origin.count() == 0
+
+
+# ---- without a proxy
+
+def test_a_server_that_checks_signatures_is_served_too(cli, backend, bucket):
+    """Straight to S3, signed with what the environment has: paths, queries, documents and their hashes."""
+    cli.to(backend.url, env={"AWS_ACCESS_KEY_ID": servers.ACCESS, "AWS_SECRET_ACCESS_KEY": servers.SECRET, "AWS_REGION": servers.REGION})
+    cli("create-bucket", bucket).ok()
+    for k in ("d/a b+%&=ü", "d/~!*'()", "d/plain", "e"):
+        backend.direct.put_object(Bucket=bucket, Key=k, Body=b"x")
+    uri = "s3://" + bucket
+    assert bucket in [b["name"] for b in cli("list-buckets", "--json").json()["buckets"]]
+    assert len(cli("ls", "-r1", uri + "/d/").ok().out.splitlines()) == 3
+    assert cli("stat", "--json", uri + "/d/a b+%&=ü").json()["size"] == 1
+    assert cli("rm", uri + "/d/~!*'()").ok().out == "1 object deleted\n"
+    assert cli("rm", "-r", uri + "/d").ok().out == "2 objects deleted\n"
+    if backend.name == "versitygw":   # moto lets everybody in
+        cli("ls", uri, env={"AWS_SECRET_ACCESS_KEY": "wrong"}).failed(FAILED, "403 SignatureDoesNotMatch")
+        cli("--no-sign", "ls", uri).failed(FAILED, "403")
+    cli("delete-bucket", "-f", bucket).ok()
+    assert bucket not in [b["Name"] for b in backend.direct.list_buckets()["Buckets"]]
