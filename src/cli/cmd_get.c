@@ -143,21 +143,6 @@ static int check_uris(const struct get *g, bool need_key)
     return -1;
 }
 
-/* Would two arguments land in one file? */
-static int check_names(const struct get *g)
-{
-    for (int i = 0; i < g->source.nuris; i++)
-        for (int k = 0; k < i; k++) {
-            struct place a, b;
-            place_parse(g->source.uris[i], &a);
-            place_parse(g->source.uris[k], &b);
-            if (!str_eq(path_base(a.key), path_base(b.key))) continue;
-            cli_error("%s and %s would be the same file", g->source.uris[k], g->source.uris[i]);
-            return EXIT_USAGE;
-        }
-    return -1;
-}
-
 /* ---- running */
 
 static int start(struct get *g)
@@ -219,7 +204,7 @@ int get_run(struct cli *cli, const struct get_opts *o, int nargs, char **args, b
         cli_error("--offset and --length are for a single object");
         code = EXIT_USAGE;
     }
-    if (code < 0 && many && !globs && !o->recursive && !o->keylist) code = check_names(&g);
+    if (code < 0 && many && !globs && !o->recursive && !o->keylist) code = paths_collide(g.source.uris, g.source.nuris, "file") ? EXIT_USAGE : -1;
     if (code < 0) code = choose_target(&g, target, many);
     return code < 0 ? start(&g) : code;
 }

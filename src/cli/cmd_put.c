@@ -5,6 +5,7 @@
 
 #include "cli/cmd_transfer.h"
 #include "cli/commands.h"
+#include "cli/paths.h"
 #include "cli/sources.h"
 #include "cli/upload.h"
 
@@ -156,7 +157,7 @@ static struct source *source_stdin(const struct place *to)
 
 int put_run(struct cli *cli, const struct put_opts *o, int nargs, char **args)
 {
-    bool from_stdin = strcmp(args[0], "-") == 0;
+    bool from_stdin = strcmp(args[0], "-") == 0, patterns = false;
     struct hdr hdrs[PUT_HDRS_MAX];
     struct upload_conf conf = {.hdrs = hdrs, .from_stdin = from_stdin};
     struct place to;
@@ -168,6 +169,8 @@ int put_run(struct cli *cli, const struct put_opts *o, int nargs, char **args)
         cli_error("standard input goes to one object: name its key");
         return EXIT_USAGE;
     }
+    for (int i = 0; i < nargs - 1; i++) patterns |= place_has_glob(str_c(args[i]));
+    if (!o->recursive && !patterns && paths_collide(args, nargs - 1, "object")) return EXIT_USAGE;
     if (o->common.part_size < PART_BYTES_MIN) {
         cli_error("--part-size: uploads need parts of at least 5MiB");
         return EXIT_USAGE;

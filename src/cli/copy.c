@@ -96,6 +96,7 @@ static void fail_step(struct copy *c)
     LIST_EACH_SAFE(n, tmp, &c->parts)
     {
         struct cpart *p = container_of(n, struct cpart, link);
+        m->parts_cut_off |= ask_busy(&p->ask);
         ask_cancel(&p->ask);
         cpart_free(p);
     }
@@ -163,7 +164,9 @@ static void source_known(struct ask *a, const struct call_result *r)
 
 static enum err ask_source(struct copy *c)
 {
-    struct call_request q = {.method = METHOD_HEAD, .bucket = c->x.item->from_bucket, .key = c->x.item->from_key};
+    /* the store copies what is there now: another version out of a cache would be refused as long as that one is fresh */
+    static const struct hdr now = {{"cache-control", 13}, {"no-cache", 8}, HDR_CACHE_CONTROL};
+    struct call_request q = {.method = METHOD_HEAD, .bucket = c->x.item->from_bucket, .key = c->x.item->from_key, .hdrs = &now, .nhdrs = 1};
 
     c->ask.head = source_head;
     return ask_start(c->x.t, &c->ask, "HEAD", &q, source_known);

@@ -11,19 +11,24 @@
 #include "s3/listing.h"
 
 #define DOC_BYTES ((size_t)8 << 20)
+#define ABORT_AGAIN_MS 100u
 
 static const struct hdr xml_type = {{"content-type", 12}, {"application/xml", 15}, HDR_CONTENT_TYPE};
+
+static void abort_again(struct timer *t);
 
 void multipart_init(struct multipart *m, struct transfer *t, const struct item *item, bool summed,
                     void (*done)(struct multipart *m, const struct call_result *r))
 {
     *m = (struct multipart){.t = t, .item = item, .summed = summed, .done = done};
     strbuf_init(&m->doc, DOC_BYTES);
+    timer_init(&m->again, t->net->loop, abort_again);
 }
 
 void multipart_free(struct multipart *m)
 {
     if (!m->t) return;
+    timer_stop(&m->again);
     for (unsigned i = 0; i < m->nparts; i++) free(m->parts[i].etag);
     free(m->parts);
     free(m->id);
@@ -192,6 +197,11 @@ static void aborted(struct ask *a, const struct call_result *r)
 {
     struct multipart *m = container_of(a, struct multipart, ask);
 
+    if (m->parts_cut_off) {
+        m->parts_cut_off = false;
+        timer_set(&m->again, ABORT_AGAIN_MS);
+        return;
+    }
     m->aborting = false;
     free(m->id);
     m->id = NULL;
@@ -209,4 +219,14 @@ enum err multipart_abort(struct multipart *m)
     enum err e = query.failed ? ERR_NOMEM : ask_start(m->t, &m->ask, "DELETE", &q, aborted);
     strbuf_free(&query);
     return e;
+}
+
+static void abort_again(struct timer *t)
+{
+    struct multipart *m = container_of(t, struct multipart, again);
+    struct call_result none = {.err = ERR_NOMEM};
+
+    if (multipart_abort(m) == ERR_OK) return;
+    m->aborting = false;
+    m->done(m, &none);
 }

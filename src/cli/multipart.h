@@ -25,6 +25,8 @@ struct multipart {
     /* what it asked for has come, or failed: r->err */
     void (*done)(struct multipart *m, const struct call_result *r);
     bool beginning, completing, aborting;
+    bool parts_cut_off;       /* set by the owner before multipart_abort: parts were under way and may still be stored */
+    struct timer again;
 };
 void multipart_init(struct multipart *m, struct transfer *t, const struct item *item, bool summed,
                     void (*done)(struct multipart *m, const struct call_result *r));
@@ -32,6 +34,8 @@ enum err multipart_begin(struct multipart *m, const struct hdr *hdrs, unsigned n
 /* ERR_NOMEM */
 enum err multipart_note(struct multipart *m, unsigned number, const char *etag, uint32_t crc32c, uint64_t bytes);
 enum err multipart_complete(struct multipart *m);
+/* Twice, where parts were cut off: "in-progress part uploads might or might not succeed", and then take up room (S3 API
+ * Reference, "AbortMultipartUpload"). */
 enum err multipart_abort(struct multipart *m);
 void multipart_free(struct multipart *m); /* nothing is under way */
 /* How large parts of an object of that size have to be. */

@@ -1,6 +1,10 @@
 /* paths.c - see the header. */
 #include "cli/paths.h"
 
+#include <stdlib.h>
+
+#include "cli/cli.h"
+
 const char *path_objection(struct str key)
 {
     struct str rest = key, segment;
@@ -98,4 +102,29 @@ struct str path_dir(struct str path)
     size_t n = path.n;
     while (n && path.p[n - 1] != '/') n--;
     return str_make(path.p, n);
+}
+
+static int by_base(const void *a, const void *b)
+{
+    struct str x = path_base(str_c(*(char *const *)a)), y = path_base(str_c(*(char *const *)b));
+    int c = memcmp(x.p, y.p, x.n < y.n ? x.n : y.n);
+
+    return c ? c : (x.n > y.n) - (x.n < y.n);
+}
+
+bool paths_collide(char **operands, int n, const char *what)
+{
+    char **sorted = n > 1 ? malloc((size_t)n * sizeof *sorted) : NULL;
+    bool found = false;
+
+    if (!sorted) return false;
+    memcpy(sorted, operands, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_base);
+    for (int i = 1; i < n && !found; i++)
+        if (path_base(str_c(sorted[i])).n && by_base(&sorted[i - 1], &sorted[i]) == 0) {
+            cli_error("%s and %s would be the same %s", sorted[i - 1], sorted[i], what);
+            found = true;
+        }
+    free(sorted);
+    return found;
 }

@@ -11,6 +11,9 @@ const char *path_objection(struct str key);
 bool path_match(struct str pattern, struct str text, bool deep);
 /* What stands behind the last '/'. */
 struct str path_base(struct str path);
+/* True: two of the n operands have the same last part and would be the same WHAT ("file"), which has been told. As fast as
+ * sorting: a shell may hand over tens of thousands. */
+bool paths_collide(char **operands, int n, const char *what);
 /* Up to and with the last '/'; may be empty. */
 struct str path_dir(struct str path);
 

@@ -349,7 +349,7 @@ static _Noreturn void leave(struct transfer *t, int code)
 {
     char msg[256];
 
-    if (t->nrequests) cli_error("the server did not answer in time: parts of an upload may be left there");
+    if (t->nrequests || !t->njobs) cli_error("the server did not answer in time: parts of an upload may be left there");
     if (!oplog_close(t->cli->oplog, msg, sizeof msg)) cli_error("--op-log: %s", msg);
     fflush(stdout);
     _exit(code);
@@ -386,7 +386,7 @@ int transfer_run(struct transfer *t, const char *what)
     progress_end(t->progress, !t->stopping);
     if (!t->stopping || t->objects) summary(t, start_ns);
     int code = exit_code(t);
-    if (t->njobs || t->nrequests) leave(t, code);
+    if (t->njobs || t->nrequests || t->nactive) leave(t, code);
     t->source->close(t->source);
     task_cancel(&t->pump);
     timer_stop(&t->period);

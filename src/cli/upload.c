@@ -79,7 +79,10 @@ static void parts_stop(struct upload *u)
     LIST_EACH_SAFE(n, tmp, &u->parts)
     {
         struct upart *p = container_of(n, struct upart, link);
-        if (ask_busy(&p->ask) && p->number) transfer_part_count(u->x.t, -1);
+        if (ask_busy(&p->ask) && p->number) {
+            transfer_part_count(u->x.t, -1);
+            u->multipart.parts_cut_off = true;
+        }
         ask_cancel(&p->ask);
         if (p->state == UPART_READY || p->state == UPART_SENT) upart_free(p);
     }

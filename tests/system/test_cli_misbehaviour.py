@@ -200,3 +200,46 @@ def test_as_many_connections_as_jobs(cli, origin):
         origin.put("/b/" + n, 10)
         origin.on("GET", "/b/" + n, call=count, gate=gate)
     cli.to(origin.url)("get", "--no-check", "-j", 100, *["s3://b/" + n for n in names], "out").ok()
+
+
+# ---- stores that changed, or are slow to forget
+
+def test_what_is_copied_is_what_is_there_now(start, moto_server, bucket, cli):
+    """Not the version that the proxy has in its cache."""
+    s3 = conftest.client(moto_server.url)
+    s3.create_bucket(Bucket=bucket)
+    p = start(conftest.s3_origin(moto_server.url))
+    s3.put_object(Bucket=bucket, Key="k", Body=b"a" * (6 << 20))
+    assert p.get("/%s/k" % bucket).status == p.fetch("HEAD", "/%s/k" % bucket).status == 200
+    s3.put_object(Bucket=bucket, Key="k", Body=b"b" * (7 << 20))
+    assert p.fetch("HEAD", "/%s/k" % bucket).get("content-length") == str(6 << 20), "it is cached"
+    cli.to(p)("cp", "--part-size", "5MiB", "s3://%s/k" % bucket, "s3://%s/l" % bucket).ok()
+    assert s3.get_object(Bucket=bucket, Key="l")["Body"].read() == b"b" * (7 << 20)
+
+
+def test_an_upload_is_taken_back_twice_when_parts_were_cut_off(cli, direct, tmp_path):
+    """A part that was under way may be stored after the first time."""
+    begun = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
+    direct.on("POST", when=lambda r: r.query == "uploads", status=200, body=begun)
+    direct.on("PUT", never=True)
+    direct.on("DELETE", status=204, body=b"")
+    (tmp_path / "big").write_bytes(bytes(12 << 20))
+    run = cli.start("put", "--part-size", "5MiB", tmp_path / "big", "s3://b/big")
+    net.wait_until("a part is under way", lambda: direct.log("/b/big", "PUT"))
+    ran = run.interrupt()
+    assert ran.code == cli_module.INTERRUPTED and ran.err == "", ran
+    assert [r.query for r in direct.log("/b/big", "DELETE")] == ["uploadId=u1"] * 2
+
+
+# ---- operands
+
+def test_names_that_would_be_one_are_found_among_many(cli, tmp_path):
+    cli.to("http://127.0.0.1:9")
+    uris = ["s3://b/some/longer/prefix/k%06d" % i for i in range(20000)]
+    ran = cli("get", *uris, "s3://b/x/k000007", tmp_path / "out", timeout=10).failed(cli_module.USAGE, "would be the same file")
+    assert "s3://b/x/k000007" in ran.err
+    for d in ("a", "c"):
+        (tmp_path / d).mkdir()
+        (tmp_path / d / "n.txt").write_text(d)
+    cli("put", tmp_path / "a" / "n.txt", tmp_path / "c" / "n.txt", "s3://b/p/").failed(cli_module.USAGE, "would be the same object")
+    cli("--retries", "0", "upload", tmp_path / "a" / "*.txt", tmp_path / "c" / "*.txtt", "s3://b/p/").failed(cli_module.FAILED, "refused")

@@ -185,7 +185,7 @@ def test_a_multipart_upload_that_fails_is_taken_back(cli, origin, case):
     says = {"part": "403 AccessDenied: No.", "complete": "400 InvalidPart", "error-in-200": "500 InternalError: Later.", "no-etag": "the answer to a part has no ETag"}[case]
     ran = cli.to(origin.url)("put", "--part-size", "5MiB", "f", "s3://b/k").failed(cli_module.FAILED, "cannot put f to s3://b/k: " + says)
     assert len(ran.err.splitlines()) == 1
-    assert m.aborted.is_set() and len([r for r in origin.log("/b/k", "DELETE")]) == 1
+    assert m.aborted.is_set() and len(origin.log("/b/k", "DELETE")) in (1, 2)   # twice, when parts were under way
 
 
 @pytest.mark.ways("h1")
