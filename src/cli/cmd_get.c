@@ -42,6 +42,7 @@ static void get_defaults(void *opts)
 
 /* ---- where to */
 
+#define DISCARD_PART_BYTES ((uint64_t)1 << 30) /* nothing is done beside reading: without -j or --part-size, one request is best */
 #define STREAM_PART_MAX ((uint64_t)16 << 20)
 
 struct get {
@@ -153,6 +154,7 @@ static int start(struct get *g)
     t.o.no_clobber = g->o->no_clobber;
     t.o.keep_mtime = g->o->keep_mtime;
     t.o.climb_from = g->conf.discard; /* there is nothing to be done beside reading */
+    if (g->conf.discard && t.o.climb && t.o.part_bytes == TRANSFER_PART_BYTES) t.o.part_bytes = DISCARD_PART_BYTES;
     if (g->conf.stream_fd >= 0) {
         /* a part waits in memory until those before it have been written */
         if (t.o.part_bytes > STREAM_PART_MAX) t.o.part_bytes = STREAM_PART_MAX;
@@ -222,7 +224,8 @@ const struct command command_get = {
     .summary = "Read objects into files, or one to standard output",
     .details = "TARGET is a file, a directory, or - for standard output; without one objects get the last part of their keys\n"
                "as names here. With -r everything below KEY/ is read, and paths behind that slash are kept: run1 never means\n"
-               "run10 (download s3://BUCKET/run1** does). To /dev/null nothing is checked.\n" FILES_DETAILS,
+               "run10 (download s3://BUCKET/run1** does). To /dev/null nothing is checked,\n"
+               "and without -j objects come in one piece.\n" FILES_DETAILS,
     .opts = get_opts,
     .opts_bytes = sizeof(struct get_opts),
     .max_args = -1,

@@ -7,6 +7,8 @@
 #include "http/date.h"
 #include "http/range.h"
 
+#define DISCARD_BYTES ((size_t)64 << 10) /* what is thrown away is read into the same few pages again and again */
+
 void part_free(struct part *p)
 {
     struct transfer *t = p->d->x.t;
@@ -140,11 +142,6 @@ static void flush(struct part *p)
     struct buffer *b = p->cur;
 
     p->cur = NULL;
-    if (d->c->discard) {
-        b->n = 0;
-        p->cur = b; /* while it is warm */
-        return;
-    }
     if (is_stream(d)) {
         list_push_back(&p->full, &b->link);
         stream_push(d);
@@ -174,7 +171,9 @@ static unsigned part_space(void *arg, struct iovec *iov, unsigned max)
     if (is_quiet(p->d)) return 0;
     if (!p->cur) p->cur = buffer_get(p->d->x.t, &p->wait);
     if (!p->cur) return 0;
-    iov[0] = (struct iovec){p->cur->bytes + p->cur->n, BUFFER_BYTES - p->cur->n};
+    size_t room = BUFFER_BYTES - p->cur->n;
+    if (p->d->c->discard && room > DISCARD_BYTES) room = DISCARD_BYTES;
+    iov[0] = (struct iovec){p->cur->bytes + p->cur->n, room};
     return 1;
 }
 
@@ -187,6 +186,7 @@ static void part_filled(void *arg, size_t n)
     p->got += n;
     d->shown += n;
     transfer_progress(d->x.t, (int64_t)n);
+    if (d->c->discard) p->cur->n = 0;
     if (p->cur->n == BUFFER_BYTES && !d->small) flush(p);
 }
 

@@ -73,6 +73,19 @@ def test_standard_output_gets_the_bytes_in_order(cli, http, origin):
     assert files_in(cli.tmp) == {}
 
 
+@pytest.mark.ways("h1")
+def test_what_goes_to_dev_null_is_read_and_the_device_stays(cli, origin):
+    put(origin, "/b/k", BIG)
+    cli.to(origin.url)
+    for args, requests in ((("s3://b/k", "/dev/null"), 1), (("-j", "4", "s3://b/k", "/dev/null"), 3)):
+        assert cli("--json", "get", *args).json()["bytes"] == BIG
+        assert len(origin.log("/b/k", "GET")) == requests and origin.bytes_sent("/b/k") == BIG
+        origin.clear_log()
+    with open("/dev/null", "wb") as null:
+        assert cli.start("get", "s3://b/k", "-", stdout=null).wait().code == cli_module.OK
+    assert origin.bytes_sent("/b/k") == BIG and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
 def test_ranges_are_parts_of_the_object(cli, http, origin):
     data = put(origin, "/b/k", BIG)
     cli.to(http())("get", "--offset", "5", "--length", "17MiB", "s3://b/k", "part").ok()
