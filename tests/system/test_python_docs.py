@@ -1,6 +1,7 @@
 """Every example of docs/PYTHON.md is run as it stands there, but for the address, as a program of its own."""
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -70,8 +71,12 @@ def test_example(bucket, tmp_path, request, language, text):
     env = {k: v for k, v in os.environ.items() if k not in ("S3DLIO_PROXY_URL", "RANK", "WORLD_SIZE")}
     env.update(PYTHONPATH=os.pathsep.join([*path, str(site)]), PATH="%s:%s" % (tmp_path / "bin", os.environ["PATH"]),
                OMP_NUM_THREADS="1")
-    r = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                       timeout=120 * net.SLOW)
+    for _ in range(3):
+        r = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                           timeout=120 * net.SLOW)
+        # apache/arrow#34314: with any file system in Python a thread of pyarrow's may meet the interpreter's end
+        if "pyarrow" not in text or (r.returncode, r.stderr) != (-signal.SIGABRT, "terminate called without an active exception\n"):
+            break
     assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-4000:]
 
 
