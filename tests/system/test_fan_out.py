@@ -269,6 +269,7 @@ def test_max_connections_to_the_origin_is_honoured_across_workers(http, origin):
     p = http(workers=2, cache={"slice_size": "64KiB"}, o={"connections": {"max": 4}, "fetch": {"part_size": "64KiB"}})
     for i in range(8):
         origin.put("/b/k%d" % i, 2 * MIB)
+    origin.throttle = 3 * MIB   # long enough to be looked at
     seen, done = [0], threading.Event()
 
     def look():
