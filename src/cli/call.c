@@ -102,8 +102,10 @@ static void call_free(struct call *c)
 static void copy_text(char *to, size_t n, struct str s)
 {
     snprintf(to, n, STR_FMT, STR_ARG(s));
-    for (char *p = to; *p; p++)
+    for (char *p = to; *p; p++) {
         if ((unsigned char)*p < ' ' || *p == 0x7f) *p = '?';
+        if ((unsigned char)p[0] == 0xc2 && ((unsigned char)p[1] & 0xe0) == 0x80) p[0] = p[1] = '?'; /* U+0080..U+009F */
+    }
 }
 
 /* ---- the end */

@@ -4,6 +4,7 @@
 #include "cli/cmd_transfer.h"
 #include "cli/commands.h"
 #include "cli/copy.h"
+#include "cli/paths.h"
 #include "cli/sources.h"
 
 struct cp_opts {
@@ -44,6 +45,7 @@ static int copy_run(struct cli *cli, const struct cp_opts *o, int nargs, char **
     bool prefix = to.key.n == 0 || to.key.p[to.key.n - 1] == '/';
     place_parse(args[0], &p);
     from.to_exact = !prefix && !o->put.recursive && nargs == 2 && !place_has_glob(p.key);
+    if (!o->put.recursive && !have_pattern(args, nargs - 1) && paths_collide(args, nargs - 1, "object")) return EXIT_USAGE;
     strbuf_init(&key, 0);
     strbuf_str(&key, to.key);
     if (!prefix && !from.to_exact) strbuf_ch(&key, '/');

@@ -1,6 +1,7 @@
 /* cmd_get.c - get and download: objects into files, a directory, or standard output. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -59,12 +60,23 @@ static bool is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* A pipe, a device: written as it comes. So is what is named by its descriptor: /dev/stdout may lead to a regular file, and
- * must not be replaced by another one. */
+/* "-", /dev/stdout, /dev/fd/3: an open descriptor, which keeps its position; -1: it is no such name. */
+static int descriptor_of(const char *path)
+{
+    unsigned fd;
+    int used = 0;
+
+    if (strcmp(path, "-") == 0 || strcmp(path, "/dev/stdout") == 0) return STDOUT_FILENO;
+    if (strcmp(path, "/dev/stderr") == 0) return STDERR_FILENO;
+    if (sscanf(path, "/dev/fd/%u%n", &fd, &used) != 1 && sscanf(path, "/proc/self/fd/%u%n", &fd, &used) != 1) return -1;
+    return !path[used] && fd < 1u << 20 && fcntl((int)fd, F_GETFD) >= 0 ? (int)fd : -1;
+}
+
+/* A pipe, a device, an open descriptor: written as it comes. A regular file below /dev (/dev/shm) is a file like any other. */
 static bool is_special(const char *path)
 {
     struct stat st;
-    if (strncmp(path, "/dev/", 5) == 0 || strncmp(path, "/proc/", 6) == 0) return access(path, F_OK) == 0 && !is_dir(path);
+    if (descriptor_of(path) >= 0) return !is_dir(path);
     return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
 }
 
@@ -77,8 +89,10 @@ static int to_stream(struct get *g, const char *target)
         g->source.file = target;
         return -1;
     }
-    g->conf.stream_name = strcmp(target, "-") == 0 ? "standard output" : target;
-    g->conf.stream_fd = strcmp(target, "-") == 0 ? STDOUT_FILENO : open(target, O_WRONLY | O_CLOEXEC);
+    int fd = descriptor_of(target);
+    g->conf.stream_name = fd == STDOUT_FILENO ? "standard output" : target;
+    if (fd == STDOUT_FILENO) g->conf.stream_fd = fd;
+    else g->conf.stream_fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : open(target, O_WRONLY | O_CLOEXEC);
     if (g->conf.stream_fd >= 0) return -1;
     if (net_interrupted(&g->cli->net)) return EXIT_INTERRUPTED; /* a pipe that nobody reads */
     cli_error("cannot open %s: %s", target, strerror(errno));
@@ -204,7 +218,8 @@ int get_run(struct cli *cli, const struct get_opts *o, int nargs, char **args, b
         cli_error("--offset and --length are for a single object");
         code = EXIT_USAGE;
     }
-    if (code < 0 && many && !globs && !o->recursive && !o->keylist) code = paths_collide(g.source.uris, g.source.nuris, "file") ? EXIT_USAGE : -1;
+    if (code < 0 && many && !o->recursive && !o->keylist && !(globs && have_pattern(g.source.uris, g.source.nuris)))
+        code = paths_collide(g.source.uris, g.source.nuris, "file") ? EXIT_USAGE : -1;
     if (code < 0) code = choose_target(&g, target, many);
     return code < 0 ? start(&g) : code;
 }

@@ -35,8 +35,9 @@ struct copy {
     bool multi, failing, finished, aborted;
     enum xfer_end how;
     struct ask ask;          /* HEAD, CopyObject */
-    struct hdr kept[KEPT_HDRS];
+    struct hdr kept[KEPT_HDRS + 1]; /* and a storage class */
     unsigned nkept;
+    bool lost;               /* there was more to keep */
     struct multipart multipart;
     struct list parts;
     unsigned number;
@@ -129,16 +130,25 @@ static void settle_due(struct task *task)
 
 /* ---- HEAD of the source */
 
+/* Something is said of what CopyObject would carry over: then all of that is replaced. A storage class is not of it. */
+static bool replaces(const struct copy_conf *f)
+{
+    for (unsigned i = 0; i < f->nhdrs; i++)
+        if (!str_eq_ci(f->hdrs[i].name, STR_LIT("x-amz-storage-class"))) return true;
+    return false;
+}
+
 static void keep_hdr(struct copy *c, const struct hdr *h)
 {
     static const char *const names[] = {"content-type", "cache-control", "content-encoding", "content-disposition", "content-language",
-                                        "expires", "x-amz-storage-class"};
+                                        "expires"};
     bool wanted = str_starts(h->name, STR_LIT("x-amz-meta-"));
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) wanted |= str_eq_ci(h->name, str_c(names[i]));
-    if (!wanted || c->nkept == KEPT_HDRS) return;
+    if (!wanted) return;
     struct hdr copy = {pool_str(c->mem, h->name), pool_str(c->mem, h->value), h->id};
-    if (copy.name.p && copy.value.p) c->kept[c->nkept++] = copy;
+    if (c->nkept < KEPT_HDRS && copy.name.p && copy.value.p) c->kept[c->nkept++] = copy;
+    else c->lost = true;
 }
 
 static void source_head(struct ask *a, const struct head *h)
@@ -146,7 +156,7 @@ static void source_head(struct ask *a, const struct head *h)
     struct copy *c = container_of(a, struct copy, ask);
 
     c->sized = h->status == 200 && str_to_u64(head_value(h, HDR_CONTENT_LENGTH), &c->size);
-    for (unsigned i = 0; i < h->nhdrs && h->status == 200 && !c->conf->nhdrs; i++) keep_hdr(c, &h->hdrs[i]);
+    for (unsigned i = 0; i < h->nhdrs && h->status == 200 && !replaces(c->conf); i++) keep_hdr(c, &h->hdrs[i]);
 }
 
 static void source_known(struct ask *a, const struct call_result *r)
@@ -159,6 +169,9 @@ static void source_known(struct ask *a, const struct call_result *r)
     else if (!c->sized) copy_fail(c, XFER_FAILED, "%s", err_text(ERR_PROTOCOL));
     c->multi = c->size > c->conf->whole_max;
     c->part_bytes = multipart_part_bytes(c->size, c->x.t->o.part_bytes);
+    if (c->multi && !c->etag[0]) copy_fail(c, XFER_FAILED, "the source has no ETag: its parts could not be told from another version's");
+    if (c->multi && c->lost) copy_fail(c, XFER_FAILED, "the source has more than %u headers to carry over", KEPT_HDRS);
+    if (!replaces(c->conf) && c->conf->nhdrs) c->kept[c->nkept++] = c->conf->hdrs[0];
     copy_settle(c);
 }
 
@@ -193,7 +206,7 @@ static enum err copy_whole(struct copy *c)
     struct call_request q = {.method = METHOD_PUT, .bucket = c->x.item->bucket, .key = c->x.item->key, .hdrs = hdrs, .nhdrs = 1};
 
     for (unsigned i = 0; i < c->conf->nhdrs; i++) hdrs[q.nhdrs++] = c->conf->hdrs[i];
-    if (c->conf->nhdrs) hdrs[q.nhdrs++] = (struct hdr){STR_LIT("x-amz-metadata-directive"), STR_LIT("REPLACE"), HDR_OTHER};
+    if (replaces(c->conf)) hdrs[q.nhdrs++] = (struct hdr){STR_LIT("x-amz-metadata-directive"), STR_LIT("REPLACE"), HDR_OTHER};
     if (c->etag[0]) hdrs[q.nhdrs++] = (struct hdr){STR_LIT("x-amz-copy-source-if-match"), str_c(c->etag), HDR_OTHER};
     return ask_start(c->x.t, &c->ask, "PUT", &q, copied);
 }
@@ -269,7 +282,8 @@ static enum err multi_step(struct copy *c)
 
     if (!m->t) {
         multipart_init(m, c->x.t, c->x.item, false, multipart_done);
-        e = multipart_begin(m, c->conf->nhdrs ? c->conf->hdrs : c->kept, c->conf->nhdrs ? c->conf->nhdrs : c->nkept);
+        bool own = replaces(c->conf);
+        e = multipart_begin(m, own ? c->conf->hdrs : c->kept, own ? c->conf->nhdrs : c->nkept);
         m->beginning = e == ERR_OK;
         return e;
     }

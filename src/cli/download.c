@@ -62,7 +62,7 @@ void download_restart(struct download *d)
         download_fail(d, XFER_FAILED, "the object changed %u times while it was read", d->restarts + 1);
         return;
     }
-    if (is_stream(d) && d->written > d->begin) {
+    if (is_stream(d) && (d->written > d->begin || d->writing)) { /* a write that is out may have written already */
         download_fail(d, XFER_FAILED, "the object changed while it was read, and a part of it has been written");
         return;
     }
@@ -259,7 +259,9 @@ static bool download_more(struct xfer *x)
     if (d->head_wanted && !d->head_done && !d->head.call) return head_start(d);
     if (d->resuming) return false;
     if (d->probing) return list_empty(&d->parts) && part_start(d);
+    uint64_t from = d->next;
     while (d->next < d->end && d->have && d->have[(d->next - d->begin) / d->part_bytes]) d->next += d->part_bytes;
+    if (d->next != from) download_settle(d); /* nothing else may be left to happen, and the end waits for this */
     if (d->single || d->next >= d->end) return false;
     if (is_stream(d) && d->next >= d->written + STREAM_AHEAD_BYTES) return false;
     if (!transfer_part_may_start(d->x.t)) return false;

@@ -1,5 +1,6 @@
 /* download_part.c - requests for parts, and where their bytes go. See download.c. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -87,6 +88,10 @@ static void stream_run(struct disk_job *j)
     for (b->wrote = 0; b->wrote < b->n;) {
         ssize_t put = write(b->fd, b->bytes + b->wrote, b->n - b->wrote);
         if (put < 0 && errno == EINTR) continue;
+        if (put < 0 && errno == EAGAIN) { /* whoever shares the pipe with us may have made it so */
+            poll(&(struct pollfd){.fd = b->fd, .events = POLLOUT}, 1, -1);
+            continue;
+        }
         if (put <= 0) {
             b->error = put < 0 ? errno : EIO;
             return;

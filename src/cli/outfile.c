@@ -106,7 +106,7 @@ int outfile_open(struct outfile *f)
 
 int outfile_open_kept(struct outfile *f, bool *there)
 {
-    struct stat st;
+    struct stat st, named;
 
     f->doing = "create";
     *there = false;
@@ -116,6 +116,8 @@ int outfile_open_kept(struct outfile *f, bool *there)
     f->fd = open_again(f->temp, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666, f->path);
     int why = f->fd < 0 ? errno : flock(f->fd, LOCK_EX | LOCK_NB) != 0 ? (errno == EWOULDBLOCK ? EBUSY : errno) : 0;
     if (!why && fstat(f->fd, &st) != 0) why = errno;
+    /* locked too late: the other run has given it its name, or dropped it */
+    if (!why && (lstat(f->temp, &named) != 0 || named.st_ino != st.st_ino || named.st_dev != st.st_dev)) why = EBUSY;
     if (!why) *there = st.st_size > 0;
     if (why) outfile_drop(f, true);
     return why;
@@ -174,6 +176,8 @@ static int name_over(struct outfile *f)
 static int name_it(struct outfile *f, bool no_clobber)
 {
     if (f->temp && no_clobber) {
+        if (renameat2(AT_FDCWD, f->temp, AT_FDCWD, f->path, RENAME_NOREPLACE) == 0) return 0;
+        if (errno != EINVAL && errno != ENOSYS) return errno;
         if (link(f->temp, f->path) != 0) return errno;
         unlink(f->temp);
         return 0;

@@ -37,3 +37,12 @@ static size_t glob_at(struct str s)
 bool place_has_glob(struct str s) { return glob_at(s) < s.n; }
 
 struct str place_glob_prefix(struct str pattern) { return str_make(pattern.p, glob_at(pattern)); }
+
+bool have_pattern(char **uris, int n)
+{
+    struct place p;
+
+    for (int i = 0; i < n; i++)
+        if (place_parse(uris[i], &p) == ERR_OK && place_has_glob(p.key)) return true;
+    return false;
+}

@@ -16,6 +16,8 @@ bool place_is_remote(const char *text);
 enum err place_parse(const char *text, struct place *out);
 /* Is there a '*', '?' or '[' in it? */
 bool place_has_glob(struct str s);
+/* Is there one in the key of any of the URIs? */
+bool have_pattern(char **uris, int n);
 /* What stands before the first of them: every match begins with it. */
 struct str place_glob_prefix(struct str pattern);
 

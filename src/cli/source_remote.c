@@ -19,6 +19,7 @@ struct remote {
     struct place place;
     struct strbuf prefix;  /* of a URI that names a directory without its slash */
     struct str pattern;    /* n == 0: everything below the prefix */
+    struct str below;      /* what is listed */
     size_t skip;           /* bytes of a key that do not belong to its path */
     uint64_t given;        /* items of this URI */
     struct lines *list;
@@ -138,6 +139,7 @@ static enum err begin_uri(struct remote *r)
         prefix = strbuf_get(&r->prefix);
     }
     r->skip = path_dir(prefix).n;
+    r->below = prefix;
     return lister_open(&r->c.cli->net, r->place.bucket, prefix, str_make(NULL, 0), 0, lister_changed, r,
                        &r->lister);
 }
@@ -164,7 +166,7 @@ static bool is_wanted(const struct remote *r, const struct listed *l)
     if (marker && r->c.dir) return false;
     /* what this run itself, or an earlier one, has put below the source: a copy of a copy of a copy... */
     if (r->c.to_bucket.p && !r->c.to_exact && r->c.to_prefix.n && str_eq(r->c.to_bucket, r->place.bucket) &&
-        str_starts(l->key, r->c.to_prefix))
+        str_starts(r->c.to_prefix, r->below) && str_starts(l->key, r->c.to_prefix))
         return false;
     return r->pattern.n == 0 || path_match(r->pattern, l->key, r->c.recursive);
 }

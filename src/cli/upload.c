@@ -176,6 +176,7 @@ static void prepare_run(struct disk_job *j)
     else if (!u->error && !S_ISREG(st.st_mode)) u->error = EINVAL;
     if (u->error) return;
     u->size = (uint64_t)st.st_size;
+    u->mtime = st.st_mtim;
     if (!u->buffer || u->size > BUFFER_BYTES) return;
     u->error = read_at(u->fd, u->buffer->bytes, (size_t)u->size, 0);
     u->crc32c = sum_crc32c(0, u->buffer->bytes, (size_t)u->size);
@@ -239,6 +240,14 @@ static void settle_due(struct task *task)
     transfer_pump(u->x.t);
 }
 
+/* Each part is right for itself: only this tells that they are not of one version. */
+static bool file_changed(const struct upload *u)
+{
+    struct stat st;
+    return !u->c->from_stdin && (fstat(u->fd, &st) != 0 || st.st_mtim.tv_sec != u->mtime.tv_sec ||
+                                 st.st_mtim.tv_nsec != u->mtime.tv_nsec);
+}
+
 static bool multipart_more(struct upload *u)
 {
     struct multipart *m = &u->multipart;
@@ -249,6 +258,10 @@ static bool multipart_more(struct upload *u)
         e = multipart_begin(m, u->c->hdrs, u->c->nhdrs);
         m->beginning = e == ERR_OK;
     } else if (u->ended_input && u->next == u->size && list_empty(&u->parts) && m->id && !m->completing && !u->finished) {
+        if (file_changed(u)) {
+            upload_fail(u, XFER_FAILED, "the file changed while it was read");
+            return false;
+        }
         e = multipart_complete(m);
         m->completing = e == ERR_OK;
     } else {

@@ -29,6 +29,7 @@ struct upload {
     const struct upload_conf *c;
     struct task settle;
     int fd;
+    struct timespec mtime;  /* of the file, when it was opened */
     uint64_t size;          /* of the file; standard input: what was read so far */
     uint64_t next;          /* where the next part begins */
     unsigned number;        /* of the last part made */

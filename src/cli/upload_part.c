@@ -1,5 +1,6 @@
 /* upload_part.c - one PUT of an upload: its bytes, its sum, its answer. See upload.c. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -125,6 +126,10 @@ static void read_run(struct disk_job *j)
     while (!p->error && n < p->n) {
         ssize_t got = read(STDIN_FILENO, p->bytes + n, (size_t)(p->n - n));
         if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && errno == EAGAIN) { /* whoever shares the pipe with us may have made it so */
+            poll(&(struct pollfd){.fd = STDIN_FILENO, .events = POLLIN}, 1, -1);
+            continue;
+        }
         if (got < 0) p->error = errno;
         if (got <= 0) break;
         n += (uint64_t)got;

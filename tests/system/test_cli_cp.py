@@ -44,6 +44,11 @@ def test_objects_are_copied_at_the_far_side(store, backend):  # noqa: F811
     c("cp", "--content-type", "text/x-two", "--metadata", "n=2", "s3://%s/new" % bucket, "s3://%s/typed" % bucket).ok()
     head = client.head_object(Bucket=bucket, Key="typed")
     assert head["ContentType"] == "text/x-two" and head["Metadata"] == {"n": "2"}
+    if backend.name == "moto":   # a storage class is not metadata
+        for how in ((), ("--part-size", "5MiB")):
+            c("cp", "--storage-class", "STANDARD_IA", *how, "s3://%s/new" % bucket, "s3://%s/cold" % bucket).ok()
+            head = client.head_object(Bucket=bucket, Key="cold")
+            assert head["ContentType"] == "text/x-one" and head["Metadata"] == {"m": "1"} and head["StorageClass"] == "STANDARD_IA"
     c("cp", "s3://%s/none" % bucket, "s3://%s/x" % bucket).failed(cli_module.NOT_THERE, "cannot copy s3://%s/none" % bucket)
     c("cp", "-r", "s3://%s/none/" % bucket, "s3://%s/x" % bucket).failed(cli_module.NOT_THERE, "nothing is there that matches")
 

@@ -3,9 +3,11 @@ import base64
 import hashlib
 import os
 import stat
+import time
 import zlib
 
 import cli as cli_module
+import net
 import pytest
 from content import content
 
@@ -241,6 +243,25 @@ def test_a_stream_never_mixes_versions_either(cli, origin):
     ran = cli.to(origin.url)("get", "-j", "1", "s3://b/k", "-")
     ran.failed(cli_module.FAILED, "the object changed while it was read")
     assert content("/b/k", 1, 0, BIG).startswith(ran.out_bytes)
+
+
+@pytest.mark.ways("h1")
+def test_a_stream_that_is_being_written_is_not_begun_again(cli, origin):
+    """The first bytes go into a pipe that nobody reads yet: that they are not through does not mean that they are not out."""
+    old = content("/b/k", 1, 0, BIG)
+    origin.put("/b/k", data=old, etag='"old-2"')
+    origin.on("GET", "/b/k", when=lambda r: (r.range_start() or 0) > 0, nth=1, delay=0.5,
+              call=lambda r: origin.put("/b/k", data=content("/b/k", 2, 0, BIG), etag='"new-2"'))
+    r, w = os.pipe()
+    run = cli.to(origin.url).start("get", "-j", "2", "s3://b/k", "-", stdout=w)
+    os.close(w)
+    net.wait_until("the other version", lambda: origin.objects["/b/k"].etag == '"new-2"')
+    time.sleep(0.3)
+    with open(r, "rb") as f:
+        got = f.read()
+    ran = run.wait()
+    assert ran.code == cli_module.FAILED and "the object changed while it was read" in ran.err
+    assert old.startswith(got)
 
 
 @pytest.mark.ways("h1")

@@ -94,6 +94,41 @@ def test_standard_output_by_its_name_is_not_replaced(cli, direct, tmp_path):
     assert (tmp_path / "out").read_bytes() == content("/b/k", 1, 0, 100 * KIB)
 
 
+def test_a_regular_file_below_dev_is_replaced_like_any_other(cli, direct):
+    direct.put("/b/k", 100 * KIB)
+    path = "/dev/shm/s3dlio-test-%d-%s" % (os.getpid(), time.time_ns())
+    try:
+        with open(path, "wb") as f:
+            f.write(b"x" * 300 * KIB)   # longer than what comes
+        before = os.stat(path).st_ino
+        cli("get", "--no-check", "s3://b/k", path).ok()
+        with open(path, "rb") as f:
+            assert f.read() == content("/b/k", 1, 0, 100 * KIB)
+        assert os.stat(path).st_ino != before, "a file appears whole, in the place of the old one"
+    finally:
+        os.unlink(path)
+
+
+def test_standard_output_by_its_name_keeps_its_position(cli, direct, tmp_path):
+    direct.put("/b/k", 100 * KIB)
+    with open(tmp_path / "out", "wb", buffering=0) as f:
+        f.write(b"head")
+        assert cli.start("get", "--no-check", "s3://b/k", "/dev/stdout", stdout=f).wait().code == cli_module.OK
+    assert (tmp_path / "out").read_bytes() == b"head" + content("/b/k", 1, 0, 100 * KIB)
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(cli, direct):
+    direct.put("/b/k", 2048 * KIB)
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+    run = cli.start("get", "--no-check", "s3://b/k", "-", stdout=w)
+    os.close(w)
+    time.sleep(0.3)   # it is full
+    with open(r, "rb") as f:
+        got = f.read()
+    assert run.wait().code == cli_module.OK and got == content("/b/k", 1, 0, 2048 * KIB)
+
+
 def test_a_list_is_worked_on_while_it_comes(cli, direct, tmp_path):
     for i in range(3):
         direct.put("/b/d/k%d" % i, 1000)
@@ -154,6 +189,21 @@ def test_a_copy_does_not_copy_what_it_copies(start, moto_server, bucket, cli):
     for _ in range(2):   # the second one finds the copies of the first below its source
         cli("cp", "-r", "s3://%s/a" % bucket, "s3://%s/a/copy/" % bucket).ok()
         assert keys() == want
+
+
+def test_a_copy_up_the_tree_is_a_copy(start, moto_server, bucket, cli):
+    s3 = conftest.client(moto_server.url)
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="d/2024/a", Body=b"x")
+    cli.to(start(conftest.s3_origin(moto_server.url)))
+    cli("cp", "-r", "s3://%s/d/2024/" % bucket, "s3://%s/d/" % bucket).ok()
+    assert sorted(o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]) == ["d/2024/a", "d/a"]
+
+
+def test_operands_that_would_be_one_are_refused(cli, tmp_path):
+    cli("download", "s3://b/x/1", "s3://b/y/1", tmp_path / "out").failed(cli_module.USAGE, "would be the same file")
+    cli("cp", "s3://b/x/1", "s3://b/y/1", tmp_path / "out").failed(cli_module.USAGE, "would be the same file")
+    cli("cp", "s3://b/x/1", "s3://b/y/1", "s3://b/z/").failed(cli_module.USAGE, "would be the same object")
 
 
 @pytest.mark.nosan

@@ -238,6 +238,22 @@ def test_a_file_that_shrinks_is_said(cli, origin):
 
 
 @pytest.mark.ways("h1")
+def test_a_file_that_is_written_meanwhile_is_no_object_of_two_versions(cli, origin):
+    (cli.tmp / "f").write_bytes(bytes(BIG))
+    m = Multipart(origin)
+
+    def rewrite(_):
+        with open(cli.tmp / "f", "r+b") as f:
+            f.write(b"x" * BIG)
+    origin.on("PUT", when=lambda r: "partNumber=1" in r.query, status=200, headers={"ETag": '"p"'}, call=rewrite)
+    m.parts()
+    m.complete(status=200, body=COMPLETE)
+    ran = cli.to(origin.url)("put", "-j", "1", "--part-size", "5MiB", "f", "s3://b/k")
+    ran.failed(cli_module.FAILED, "cannot put f to s3://b/k: the file changed while it was read")
+    assert m.aborted.is_set()
+
+
+@pytest.mark.ways("h1")
 @pytest.mark.parametrize("args,says", [
     (["put", "f"], "too few arguments"),
     (["put", "f", "nowhere"], "expected s3://BUCKET/KEY"),
