@@ -147,7 +147,16 @@ static void a_file_appears_when_it_is_committed(void **state)
     assert_int_equal(entries(sub), 1);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_size, 1);
+    /* what was kept, to a name that must be free; the kept name is gone with it */
+    outfile_init(&f, path);
+    assert_int_equal(outfile_open_kept(&f, &there), 0);
+    assert_int_equal(outfile_commit(&f, true, -1), EEXIST);
     unlink(path);
+    outfile_init(&f, path);
+    assert_int_equal(outfile_open_kept(&f, &there), 0);
+    assert_int_equal(outfile_commit(&f, true, -1), 0);
+    unlink(path);
+    assert_int_equal(entries(sub), 0);
     for (unsigned left = 4; left; left--, *strrchr(sub, '/') = '\0') assert_int_equal(rmdir(sub), 0);
 }
 
