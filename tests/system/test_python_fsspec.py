@@ -676,3 +676,54 @@ def test_the_entry_point_makes_urls_work(served, tmp_path):  # noqa: F811
         **os.environ, "S3DLIO_PROXY_URL": served.url, "PYTHONPATH": os.pathsep.join([SOURCE, str(tmp_path / "site")])})
     assert r.returncode == 0, r.stderr
     assert r.stdout.split() == ["S3dlioFileSystem", bucket + "/a/b.txt", url]
+
+
+# ---- trees: what goes where, in which order, and what may be missing
+
+def test_a_tree_goes_whole_into_a_bucket_that_it_makes(fs, tree, tmp_path, monkeypatch):
+    """The bucket is slow to come: no file may be asked for before it is there."""
+    for name, data in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    make_bucket = fs.client.create_bucket
+
+    def slowly(bucket):
+        time.sleep(0.3)
+        make_bucket(bucket)
+    monkeypatch.setattr(fs.client, "create_bucket", slowly)
+    for n, fill in enumerate((lambda to: fs.copy(tree, to, recursive=True), lambda to: fs.mv(tree, to, recursive=True),
+                              lambda to: fs.put(str(tmp_path), to, recursive=True))):
+        new = "%s-%d" % (tree[:50], n)
+        fill(new)
+        assert {p[len(new) + 1:]: fs.cat(p) for p in fs.find(new, refresh=True)} == TREE
+
+
+def losing(monkeypatch, fs, direct, bucket, key):
+    """Another client deletes the object when it has been listed and not been copied yet."""
+    plan = S3dlioFileSystem._planned
+
+    def planned(self, *arguments):
+        pairs = plan(self, *arguments)
+        direct.delete_object(Bucket=bucket, Key=key)
+        return pairs
+    monkeypatch.setattr(S3dlioFileSystem, "_planned", planned)
+
+
+def test_a_copy_of_a_tree_passes_over_what_is_gone_and_nothing_else(fs, tree, direct, monkeypatch):
+    losing(monkeypatch, fs, direct, tree, "dir/b")
+    fs.copy(tree + "/dir", tree + "/again", recursive=True)
+    assert [p[len(tree) + 7:] for p in fs.find(tree + "/again")] == ["c", "sub/d", "sub/deep/e"]
+    nowhere = tree[:50] + "-none"
+    monkeypatch.setattr(S3dlioFileSystem, "makedirs", lambda *a, **kw: None)   # the bucket is not made, or removed again
+    with pytest.raises(FileNotFoundError):
+        fs.copy(tree + "/again", nowhere + "/x", recursive=True)
+    assert fs.exists(tree + "/again/c")
+
+
+def test_errors_of_a_copy_are_raised_by_either_spelling(fs, tree, direct, monkeypatch):
+    """mv() of older releases says onerror="raise", and removes the source afterwards."""
+    losing(monkeypatch, fs, direct, tree, "dir/b")
+    for how in ({"on_error": "raise"}, {"onerror": "raise"}):
+        fs.pipe(tree + "/dir/b", b"22")
+        with pytest.raises(FileNotFoundError):
+            fs.copy(tree + "/dir", tree + "/again", recursive=True, **how)

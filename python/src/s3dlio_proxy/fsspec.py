@@ -421,7 +421,8 @@ class S3dlioFileSystem(AbstractFileSystem):
         call(double)
         return pairs
 
-    def _run(self, pairs: list[tuple[Any, Any]], callback: Any, do: Callable[[Any, Any, Any], Any]) -> None:
+    def _run(self, pairs: list[tuple[Any, Any]], callback: Any, do: Callable[[Any, Any, Any], Any],
+             is_directory: Callable[[Any], bool] = lambda _: False) -> None:
         callback.set_size(len(pairs))
         lock = threading.Lock()
 
@@ -434,7 +435,12 @@ class S3dlioFileSystem(AbstractFileSystem):
                 with lock:
                     branch.close()
                     callback.relative_update(1)
-        self._map(one, pairs)
+        self._directories_first(one, pairs, [is_directory(source) for source, _ in pairs])
+
+    def _directories_first(self, do: Callable[[Any], Any], pairs: list[tuple[Any, Any]], are: list[bool]) -> None:
+        """They make the bucket that the files go to, which must not be asked for before."""
+        for now in (True, False):
+            self._map(do, [pair for pair, is_one in zip(pairs, are) if is_one is now])
 
     # ---- reading
 
@@ -649,7 +655,8 @@ class S3dlioFileSystem(AbstractFileSystem):
         """Files or trees to objects, in parallel; see fsspec for what goes where."""
         pairs = self._planned("put_file", lambda double: AbstractFileSystem.put(
             double, lpath, rpath, recursive=recursive, maxdepth=maxdepth))
-        self._run(pairs, callback, lambda source, target, branch: self.put_file(source, target, callback=branch, **kwargs))
+        self._run(pairs, callback, lambda source, target, branch: self.put_file(source, target, callback=branch, **kwargs),
+                  lambda source: os.path.isdir(os.fspath(source)))
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         """A copy made by the store, of any size, with its content type and metadata."""
@@ -666,8 +673,10 @@ class S3dlioFileSystem(AbstractFileSystem):
             self.invalidate_cache(path2)
 
     def copy(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: Optional[int] = None,
-             on_error: Optional[str] = None, **kwargs: Any) -> None:
-        """Objects or trees, in parallel; see fsspec for what goes where."""
+             on_error: Optional[str] = None, onerror: Optional[str] = None, **kwargs: Any) -> None:
+        """Objects or trees, in parallel; see fsspec for what goes where. on_error: "raise" or "ignore", which passes over
+        objects that are gone when their turn comes; of trees that is the default. onerror: as older fsspec spells it."""
+        on_error = on_error or onerror
         ignore = on_error == "ignore" or (on_error is None and recursive)
         pairs = self._planned("cp_file", lambda double: AbstractFileSystem.copy(
             double, path1, path2, recursive=recursive, maxdepth=maxdepth))
@@ -676,9 +685,9 @@ class S3dlioFileSystem(AbstractFileSystem):
             try:
                 self.cp_file(*pair)
             except FileNotFoundError:
-                if not ignore:
+                if not ignore or self.exists(pair[0], refresh=True):   # then it is the target that is missing
                     raise
-        self._map(one, pairs)
+        self._directories_first(one, pairs, self._map(lambda pair: self.isdir(pair[0]), pairs))
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         """Makes an empty object. Without truncate it fails where there is one: an object's time cannot be set."""
