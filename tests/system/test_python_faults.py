@@ -120,6 +120,17 @@ def test_an_object_that_changes_meanwhile_is_read_anew_and_never_mixed(c, origin
         assert any(r.status == 412 for r in origin.log("/b/k"))
 
 
+@pytest.mark.parametrize("size", [SIZE + 5000, SIZE - 1000])
+def test_an_open_range_of_an_object_that_changes_meanwhile_is_of_the_new_version(c, origin, size):
+    """Its positions in the old version say nothing of the new one."""
+    for first in (10, -2 * MIB):
+        for read in (lambda u, n: dict(c.get_many([(u, n, None)]))[u, n, None], c.get_range):
+            origin.clear_rules()
+            change_after(origin, size=size)
+            assert read("s3://b/k", first) == whole(version=2, size=size)[first:]
+            assert any(r.status == 412 for r in origin.log("/b/k"))
+
+
 def test_an_object_that_never_holds_still_is_an_error(origin):
     versions = iter(range(2, 100))
     origin.put("/b/k", SIZE)

@@ -21,7 +21,7 @@ from pyserved import (SOURCE, counted, each_served, new_bucket, served, served_f
 import fsspec
 import fsspec.callbacks
 import fsspec.tests.abstract as abstract
-from s3dlio_proxy import Client, errors
+from s3dlio_proxy import Client, Credentials, Retry, errors
 from s3dlio_proxy._dircache import Listings
 from s3dlio_proxy.fsspec import S3dlioFileSystem
 
@@ -639,6 +639,23 @@ def test_instances_share_a_client_and_travel(served):  # noqa: F811
     for wrong, error in (({"threads": 0}, ValueError), ({"key": "k"}, ValueError), ({"end_point": "x"}, TypeError)):
         with pytest.raises(error):
             S3dlioFileSystem(served.url, skip_instance_cache=True, **wrong)
+
+
+def test_instances_with_other_secrets_or_clients_are_others(served):  # noqa: F811
+    """What their repr does not show tells them apart."""
+    def with_secret(secret, token=None):
+        return {"endpoint_url": served.url, "credentials": Credentials("AK", secret, token)}
+    options = [with_secret("one"), with_secret("two"), with_secret("two", "token"),
+               {"client": Client(served.url)}, {"client": Client(served.url, headers={"x": "y"})},
+               {"client": Client(served.url, retries=Retry(attempts=2))}]
+    made = [fsspec.filesystem("s3dlio", **o) for o in options]
+    for i, fs in enumerate(made):
+        assert fs.client is options[i].get("client", fs.client)
+        assert fs.client._settings["credentials"] == options[i].get("credentials")
+        again, travelled = fsspec.filesystem("s3dlio", **options[i]), pickle.loads(pickle.dumps(fs))
+        assert again == fs == travelled and hash(again) == hash(fs) and travelled.client._settings == fs.client._settings
+        for other in made[:i]:
+            assert fs is not other and fs != other and hash(fs) != hash(other)
 
 
 def test_requests_are_signed_with_the_options_credentials(served):  # noqa: F811

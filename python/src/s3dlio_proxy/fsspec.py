@@ -13,7 +13,7 @@ that it lacks one is never believed. Writes through this instance forget what th
 
 Bytes go through the proxy in parallel: cat(), cat_ranges(), get(), put() and pipe() of many use `threads`, copies are made
 by the store, deletions go in batches. An instance may be used in forked children and travels by pickle. fsspec makes one
-instance for each thread; they share a Client.
+instance for each thread; they share a Client. With client= or credentials= every call makes an instance of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import mimetypes
 import os
 import shutil
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -44,6 +43,7 @@ from ._dircache import Entry, Listings
 from ._entries import directory_entry, file_entry, is_plain, merged, missing, outermost, path_of, progress_of, split
 from ._files import ObjectReader
 from ._fsspec_file import Layered, S3dlioFile, TextWriter
+from ._instances import Instances, remember, shared_client
 from ._transport import Transport
 from ._types import ObjectInfo
 from ._upload import MIB, PART_MIN, PLAIN_MAX, PutOptions
@@ -52,37 +52,11 @@ from .sigv4 import Credentials
 
 __all__ = ["S3dlioFile", "S3dlioFileSystem"]
 
-_clients: weakref.WeakValueDictionary[Any, Client] = weakref.WeakValueDictionary()
-_clients_lock = threading.Lock()
-_living: weakref.WeakValueDictionary[int, S3dlioFileSystem] = weakref.WeakValueDictionary()   # equal ones, too
-
-
-def _forked() -> None:
-    global _clients_lock  # noqa: PLW0603 - of this process from here on
-    _clients_lock = threading.Lock()
-    for fs in list(_living.values()):
-        fs.forget_threads()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-def _shared_client(url: Optional[str], credentials: Optional[Credentials], options: Mapping[str, Any]) -> Client:
-    key = (url, os.environ.get("S3DLIO_PROXY_URL"), os.environ.get("AWS_ENDPOINT_URL"), credentials,
-           tuple(sorted((k, repr(v)) for k, v in options.items())))
-    with _clients_lock:
-        client = _clients.get(key)
-        if client is None:
-            client = _clients[key] = Client(url, credentials=credentials, **options)
-        return client
-
-
 # What libraries pass to every file system.
 _OF_OTHERS = frozenset(("asynchronous", "loop", "batch_size", "max_paths", "add_docs", "add_aliases"))
 
 
-class S3dlioFileSystem(AbstractFileSystem):
+class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
     """See the head of this file.
 
     endpoint_url: of the proxy, as the url of Client. key, secret, token, region: sign requests with these; or
@@ -114,13 +88,13 @@ class S3dlioFileSystem(AbstractFileSystem):
         super().__init__(**storage_options)
         if key is not None and secret is not None:
             credentials = Credentials(key, secret, token, region)
-        self.client = client if client is not None else _shared_client(endpoint_url, credentials, client_options or {})
+        self.client = client if client is not None else shared_client(endpoint_url, credentials, client_options or {})
         self.threads = threads
         self._options = PutOptions(part_size=max(part_size, PART_MIN), threads=upload_threads)
         self.dircache = Listings(listings_expiry_time if use_listings_cache else 0, listings_max)
         self._pool_lock = threading.Lock()
         self._pool: Optional[concurrent.futures.ThreadPoolExecutor] = None
-        _living[id(self)] = self
+        remember(self)
 
     def forget_threads(self) -> None:
         """In the child of a fork: the parent's threads are not here, and locks may be held by them."""
