@@ -498,6 +498,32 @@ def test_a_completion_whose_answer_is_lost(c, origin, store):
     assert e.value.code == "NoSuchUpload"
 
 
+def test_an_exclusive_completion_whose_answer_is_lost(c, origin, store):
+    """The second try finds an object: our own, or another's."""
+    data = whole(size=3 * PART)
+    sums = [hashlib.md5(data[i:i + PART]).digest() for i in range(0, len(data), PART)]
+    tag = '"%s-3"' % hashlib.md5(b"".join(sums)).hexdigest()
+    for n, s in enumerate(sums, 1):
+        origin.on(method="PUT", when=lambda r, n=n: "partNumber=%d&" % n in r.query, status=200, headers={"ETag": '"%s"' % s.hex()})
+    refusal = {"status": 412, "body": b"<Error><Code>PreconditionFailed</Code></Error>"}
+    rules = list(origin.rules)
+    for etag in (tag, '"another"'):
+        origin.rules = list(rules)
+        store.complete(times=1, close=True)
+        store.complete(**refusal, call=lambda rec, etag=etag: origin.put("/b/k", len(data), etag=etag))
+        if etag == tag:
+            assert c.put("s3://b/k", data, part_size=PART, exclusive=True).etag == tag and store.aborted() == []
+        else:
+            with pytest.raises(errors.PreconditionFailedError):
+                c.put("s3://b/k", data, part_size=PART, exclusive=True)
+            assert len(store.aborted()) == 1
+    origin.rules = list(rules)
+    origin.put("/b/k", len(data), etag=tag)
+    store.complete(**refusal)
+    with pytest.raises(errors.PreconditionFailedError):   # nothing was unclear: that object was there before
+        c.put("s3://b/k", data, part_size=PART, exclusive=True)
+
+
 def test_a_completion_that_is_an_error_in_a_200(c, origin, store):
     store.complete(times=2, status=200, body=b"<Error><Code>InternalError</Code><Message>try again</Message></Error>")
     store.completed()

@@ -1,5 +1,7 @@
 """The file system s3dlio:// of the Python package: fsspec's own suites for implementations, and what they do not ask."""
+import contextlib
 import datetime
+import gc
 import gzip
 import io
 import json
@@ -17,6 +19,7 @@ import net
 import pytest
 from pyserved import (SOURCE, counted, each_served, new_bucket, served, served_fast, served_moto,  # noqa: F401 - fixtures
                       served_versitygw)
+from test_python_processes import in_child
 
 import fsspec
 import fsspec.callbacks
@@ -25,7 +28,7 @@ from s3dlio_proxy import Client, Credentials, Retry, errors
 from s3dlio_proxy._dircache import Listings
 from s3dlio_proxy.fsspec import S3dlioFileSystem
 
-pytestmark = pytest.mark.nosan
+pytestmark = [pytest.mark.nosan, pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")]
 MIB = 1 << 20
 
 
@@ -392,6 +395,55 @@ def test_a_forgotten_writer_makes_nothing_and_says_so(fs, root, direct):
         pickle.dumps(fs.open(root + "/l", "xb"))
 
 
+WRAPPED = {"text": ("w", None), "gzip": ("wb", "gzip"), "text gzip": ("w", "gzip")}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("cycle", [False, True])
+def test_a_forgotten_text_or_compressed_writer_makes_nothing_and_says_so(fs, root, direct, kind, cycle):
+    mode, compression = WRAPPED[kind]
+    for n in (10, 6 * MIB):   # held, and a part that has been sent
+        f = fs.open(root + "/k", mode, block_size=5 * MIB, compression=compression)
+        f.write(noise(n).hex() if mode == "w" else noise(n))
+        if cycle:   # then the collector decides who is first
+            loop = [f]
+            loop.append(loop)
+            del loop
+        with pytest.warns(ResourceWarning, match="not closed: nothing was written"):
+            del f
+            gc.collect()
+        assert fs.find(root, refresh=True) == [] and uploads(direct, root) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with fs.open(root + "/k", mode, compression=compression) as f:
+            f.write("x" if mode == "w" else b"x")
+        del f
+        with pytest.raises(LookupError):
+            fs.open(root + "/l", "w", compression=compression, encoding="none such").write("x")
+    assert fs.find(root, refresh=True) == [root + "/k"]
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_a_writer_that_a_transaction_has_is_made_at_its_end_though_dropped(fs, root, kind):
+    mode, compression = WRAPPED[kind]
+    data = "x" * 100 if mode == "w" else b"x" * 100
+    with fs.transaction:
+        fs.open(root + "/dropped", mode, compression=compression).write(data)
+        with fs.open(root + "/closed", mode, compression=compression) as f:
+            f.write(data)
+        del f
+        gc.collect()
+        assert fs.find(root, refresh=True) == []
+    for name in ("dropped", "closed"):
+        with fs.open(root + "/" + name, mode.replace("w", "r"), compression=compression) as f:
+            assert f.read() == data
+    with pytest.raises(ZeroDivisionError), fs.transaction:
+        fs.open(root + "/never", mode, compression=compression).write(data)
+        1 / 0
+    gc.collect()
+    assert not fs.exists(root + "/never", refresh=True)
+
+
 def test_a_part_that_fails_ends_the_writer(fs, root, direct):
     with pytest.raises(errors.Error), fs.open(root + "/k", "wb", block_size=5 * MIB) as f:
         f.write(noise(6 * MIB))
@@ -619,6 +671,46 @@ def test_worker_processes(served_fast, method):  # noqa: F811
         stop.set()
         for t in threads:
             t.join()
+
+
+@pytest.mark.parametrize("kind", ["binary", "small", "transaction", *WRAPPED])
+def test_a_forked_child_leaves_the_parents_writer_alone(fs, root, direct, kind):
+    """Whatever it does with it: the upload goes on in the parent, and the object is what that wrote."""
+    mode, compression = WRAPPED.get(kind, ("wb", None))
+    data = (noise(100) if kind == "small" else noise(6 * MIB))
+    data = data.hex() if mode == "w" else data
+
+    def child_with(f):
+        def child(do):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                do()
+                return f.closed
+        return child
+    more = data[:50]
+    stack = contextlib.ExitStack()
+    with stack:
+        if kind == "transaction":
+            stack.enter_context(fs.transaction)
+        f = fs.open(root + "/k", mode, block_size=5 * MIB, compression=compression)
+        f.write(data)
+        child = child_with(f)
+        assert in_child(lambda: child(f.close)) == 0
+        assert in_child(lambda: child(f.discard)) == 0
+        assert in_child(lambda: child(lambda: f.__exit__(ValueError, ValueError(), None))) == 0
+        if kind == "transaction":
+            assert in_child(lambda: child(lambda: fs.transaction.complete(True))) == 0
+        if mode == "wb" and not compression:
+            def write():
+                with pytest.raises(RuntimeError, match="before the fork"):
+                    f.write(more)
+            assert in_child(lambda: child(lambda: (write(), f.close()))) == 0
+        assert not fs.exists(root + "/k", refresh=True) and not f.closed
+        f.write(more)
+        f.close()
+    with fs.open(root + "/k", mode.replace("w", "r"), compression=compression) as f:
+        assert f.read() == data + more
+    assert uploads(direct, root) == []
 
 
 def test_instances_share_a_client_and_travel(served):  # noqa: F811

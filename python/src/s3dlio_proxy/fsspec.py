@@ -552,7 +552,12 @@ class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
             binary = mode.replace("t", "") + "b"
             if binary == "rb":
                 return super().open(path, mode, block_size, cache_options, compression, **kwargs, **text)
-            return TextWriter(self.open(path, binary, block_size, cache_options, compression, **kwargs), **text)
+            below = self.open(path, binary, block_size, cache_options, compression, **kwargs)
+            try:
+                return TextWriter(below, **text)
+            except BaseException:   # of an encoding that there is not
+                below.discard()
+                raise
         if mode == "rb" or compression is None:
             return super().open(path, mode, block_size, cache_options, compression, **kwargs)
         from fsspec.compression import compr
