@@ -243,7 +243,8 @@ class Client:
         """The object, or a range of it as for get_range(), into a file, or below its own last name into a directory. How
         many bytes.
 
-        The file appears under its name, and replaces another, only when it is complete and its size and MD5 or checksum,
+        The file appears under its name, and replaces another (a symbolic link: what it leads to; of a device, a pipe or a
+        socket OSError EINVAL), only when it is complete and its size and MD5 or checksum,
         where the answer tells one, are right: IntegrityError. progress: True for a bar (extra `progress`), or
         function(done, total) in bytes. Memory: 4 MiB.
         """
@@ -326,7 +327,7 @@ class Client:
         """A file to an object; a URI that ends with '/' gets the file's name. Options are those of put()."""
         source = os.fspath(path)
         if _uri.split(uri)[1] == "" or uri.endswith("/"):
-            uri = uri.rstrip("/") + "/" + os.path.basename(source)
+            uri = (uri if uri.endswith("/") else uri + "/") + os.path.basename(source)
         return self.put(uri, pathlib.Path(source), progress=progress, **options)
 
     def delete(self, uris: Union[str, Iterable[str]]) -> int:
