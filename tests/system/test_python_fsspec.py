@@ -26,6 +26,7 @@ import fsspec.callbacks
 import fsspec.tests.abstract as abstract
 from s3dlio_proxy import Client, Credentials, Retry, errors
 from s3dlio_proxy._dircache import Listings
+from s3dlio_proxy._entries import check_below
 from s3dlio_proxy.fsspec import S3dlioFileSystem
 
 pytestmark = [pytest.mark.nosan, pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")]
@@ -836,3 +837,53 @@ def test_errors_of_a_copy_are_raised_by_either_spelling(fs, tree, direct, monkey
         fs.pipe(tree + "/dir/b", b"22")
         with pytest.raises(FileNotFoundError):
             fs.copy(tree + "/dir", tree + "/again", recursive=True, **how)
+
+
+def test_keys_that_lead_out_of_the_target_are_refused(served, tmp_path, monkeypatch):  # noqa: F811
+    """Also with a release of fsspec that does not look."""
+    if hasattr(fsspec.spec, "check_contained"):
+        monkeypatch.setattr(fsspec.spec, "check_contained", lambda *a: None)
+    fs, bucket = make(served), new_bucket(served, "leads-out")
+    fs.pipe(bucket + "/t/a", b"a")
+    target = tmp_path / "in" / "it"
+    target.mkdir(parents=True)
+    check_below(str(target), [str(target), str(target) + "/b/../c"])   # these stay
+    fs.pipe(bucket + "/t/../../out", b"out")
+    for lpath in (str(target) + "/", target):
+        with pytest.raises(ValueError, match="stay below"):
+            fs.get(bucket + "/t/", lpath, recursive=True)
+    assert os.listdir(tmp_path) == ["in"] and os.listdir(tmp_path / "in") == ["it"] and os.listdir(target) == []
+    os.symlink(tmp_path / "in", tmp_path / "elsewhere")   # the user's own links are theirs to make
+    fs.get(bucket + "/t/a", str(tmp_path / "elsewhere" / "a"))
+    assert (tmp_path / "in" / "a").read_bytes() == b"a"
+
+
+def test_what_is_told_of_an_object_holds_in_a_transaction_too(fs, root, tmp_path):
+    (tmp_path / "x.json").write_bytes(b"{}")
+    options = {"metadata": {"of": "test"}, "headers": {"Cache-Control": "no-cache"}}
+    with fs.transaction:
+        fs.pipe_file(root + "/piped", b"p", content_type="x/y", **options)
+        fs.put_file(str(tmp_path / "x.json"), root + "/put", **options)
+    for name, kind in (("piped", "x/y"), ("put", "application/json")):
+        told = fs.client.stat("s3://%s/%s" % (root, name))
+        assert (told.content_type, told.metadata, told.headers.get("cache-control")) == (kind, {"of": "test"}, "no-cache")
+
+
+def test_positions_from_the_end_are_of_one_version(fs, root, each_served, monkeypatch):  # noqa: F811
+    """The object changes between the question for its size and the one for its bytes."""
+    path, old, new = root + "/k", bytes(range(200)), bytes(range(100, 250)) * 2
+    other = make(each_served)
+    fs.pipe(path, old)
+    info, again = fs.info, []
+
+    def asked(*a, **kw):
+        found = info(*a, **kw)
+        if len(again) < 1:
+            again.append(1)
+            other.pipe(path, new)
+        return found
+    monkeypatch.setattr(fs, "info", asked)
+    for start, end in ((-20, -5), (None, -7), (5, -5)):
+        again.clear()
+        other.pipe(path, old)
+        assert fs.cat_file(path, start, end) == new[start:end]

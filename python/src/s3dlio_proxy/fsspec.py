@@ -32,6 +32,7 @@ from typing import Any, Callable, Optional
 
 try:
     from fsspec.callbacks import DEFAULT_CALLBACK
+    from fsspec.implementations.local import make_path_posix
     from fsspec.spec import AbstractFileSystem
     from fsspec.utils import isfilelike, stringify_path
 except ImportError as e:
@@ -40,7 +41,18 @@ except ImportError as e:
 from . import _uri, errors
 from ._copy import COPY_PART, copy_object
 from ._dircache import Entry, Listings
-from ._entries import directory_entry, file_entry, is_plain, merged, missing, outermost, path_of, progress_of, split
+from ._entries import (
+    check_below,
+    directory_entry,
+    file_entry,
+    is_plain,
+    merged,
+    missing,
+    outermost,
+    path_of,
+    progress_of,
+    split,
+)
 from ._files import ObjectReader
 from ._fsspec_file import Layered, S3dlioFile, TextWriter
 from ._instances import Instances, remember, shared_client
@@ -424,9 +436,7 @@ class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
         if (start or 0) < 0 and end is None:
             return self._ranged(uri, start or 0, None)
         if (start or 0) < 0 or (end or 0) < 0:
-            size = self.info(path, refresh=True)["size"]
-            start = max(0, size + start) if start is not None and start < 0 else start
-            end = size + end if end is not None and end < 0 else end
+            return self._from_the_end(uri, start or 0, end)
         start = start or 0
         if end is not None and end <= start:
             return b""
@@ -434,15 +444,30 @@ class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
             return self._read(uri)
         return self._ranged(uri, start, None if end is None else end - start)
 
+    def _from_the_end(self, uri: str, start: int, end: Optional[int], tries: int = 3) -> bytes:
+        """Positions that were computed from a size are of the version that had it."""
+        entry = self.info(path_of(uri), refresh=True)
+        size, etag = entry["size"], entry.get("ETag")
+        first = max(0, size + start) if start < 0 else start
+        last = size if end is None else size + end if end < 0 else end
+        if last <= first:
+            return b""
+        try:
+            return self._ranged(uri, first, last - first, None if etag and etag.startswith("W/") else etag)
+        except errors.ObjectChangedError:
+            if tries < 2:
+                raise
+            return self._from_the_end(uri, start, end, tries - 1)
+
     def _read(self, uri: str) -> bytes:
         try:
             return self.client.get(uri)
         except errors.NotFoundError as e:
             raise self._why_missing(uri, e) from None
 
-    def _ranged(self, uri: str, offset: int, length: Optional[int]) -> bytes:
+    def _ranged(self, uri: str, offset: int, length: Optional[int], etag: Optional[str] = None) -> bytes:
         try:
-            return self.client.get_range(uri, offset, length)
+            return self.client.get_range(uri, offset, length, etag=etag)
         except errors.RangeError:
             return b""   # past the end, as files have it
         except errors.NotFoundError as e:
@@ -530,9 +555,13 @@ class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
 
     def get(self, rpath: Any, lpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
             maxdepth: Optional[int] = None, **kwargs: Any) -> None:
-        """Objects or trees to files, in parallel; see fsspec for what goes where."""
+        """Objects or trees to files, in parallel; see fsspec for what goes where. ValueError, and nothing is written, where
+        a key's ".." leads out of lpath."""
+        lpath = stringify_path(lpath)
         pairs = self._planned("get_file", lambda double: AbstractFileSystem.get(
             double, rpath, lpath, recursive=recursive, maxdepth=maxdepth))
+        if not isinstance(lpath, list):
+            check_below(make_path_posix(lpath), (target for _, target in pairs))
         self._run(pairs, callback, lambda source, target, branch: self.get_file(source, target, callback=branch, **kwargs))
 
     # ---- writing
@@ -580,14 +609,16 @@ class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
         """Bytes into an object; mode "create": FileExistsError where there is one."""
         self._write(path, mode, lambda exclusive: self.client.put(
             self.uri(path), value, part_size=self._options.part_size, threads=self._options.threads, exclusive=exclusive,
-            **kwargs), lambda file: file.write(value))
+            **kwargs), lambda file: file.write(value), kwargs)
 
-    def _write(self, path: str, mode: str, put: Callable[[bool], Any], write: Callable[[Any], Any]) -> None:
+    def _write(self, path: str, mode: str, put: Callable[[bool], Any], write: Callable[[Any], Any],
+               options: Mapping[str, Any]) -> None:
         if mode not in ("overwrite", "create"):
             raise ValueError(f"expected the mode 'overwrite' or 'create', not {mode!r}")
         create = mode == "create"
         if self._intrans:
-            with self.open(path, "xb" if create else "wb") as file:
+            kept = {k: v for k, v in options.items() if k != "progress"}
+            with self.open(path, "xb" if create else "wb", **kept) as file:
                 write(file)
             return
         if create and self.exists(path):   # not every server knows If-None-Match
@@ -617,7 +648,7 @@ class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
         if os.path.isdir(source):
             self.makedirs(rpath, exist_ok=True)
             return
-        content_type = content_type or mimetypes.guess_type(source)[0]
+        told = {"content_type": content_type or mimetypes.guess_type(source)[0], **kwargs}
 
         def write(file: Any) -> None:
             with open(source, "rb") as local:
@@ -627,7 +658,7 @@ class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
                     callback.relative_update(len(data))
         self._write(rpath, mode, lambda exclusive: self.client.upload(
             source, self.uri(rpath), part_size=self._options.part_size, threads=self._options.threads, exclusive=exclusive,
-            content_type=content_type, progress=progress_of(callback), **kwargs), write)
+            progress=progress_of(callback), **told), write, told)
 
     def put(self, lpath: Any, rpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
             maxdepth: Optional[int] = None, **kwargs: Any) -> None:
