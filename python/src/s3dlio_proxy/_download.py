@@ -100,7 +100,8 @@ def _replaceable(path: str) -> str:
     """Where the file is to be; OSError where what is there must not be replaced by one."""
     path = os.path.realpath(path)
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):   # of a directory os.replace() says so
             raise OSError(errno.EINVAL, "only a regular file can be replaced by a download", path)
     return path
 

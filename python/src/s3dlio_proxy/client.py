@@ -243,10 +243,10 @@ class Client:
         """The object, or a range of it as for get_range(), into a file, or below its own last name into a directory. How
         many bytes.
 
-        The file appears under its name, and replaces another (a symbolic link: what it leads to; of a device, a pipe or a
-        socket OSError EINVAL), only when it is complete and its size and MD5 or checksum,
-        where the answer tells one, are right: IntegrityError. progress: True for a bar (extra `progress`), or
-        function(done, total) in bytes. Memory: 4 MiB.
+        The file appears under its name, and replaces another, only when it is complete and its size and MD5 or checksum,
+        where the answer tells one, are right: IntegrityError. A symbolic link stays, and what it leads to is replaced; a
+        device or a pipe is not: OSError, EINVAL. progress: True for a bar (extra `progress`), or function(done, total) in
+        bytes. Memory: 4 MiB.
         """
         _check_range(offset, length)
         if length == 0:
