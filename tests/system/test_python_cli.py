@@ -99,6 +99,15 @@ def test_get(run, bucket_of_nine, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["f", "k5", "part"]
 
 
+def test_get_into_what_is_no_file(run, bucket_of_nine, tmp_path):
+    """A device or a pipe gets the bytes and stays what it is."""
+    os.mkfifo(tmp_path / "pipe")
+    with open(os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        assert run("get", bucket_of_nine + "d2/k8", str(tmp_path / "pipe"))[0] == 0
+        assert reader.read() == b"x" * 8000
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_what_the_proxy_says(run, bucket_of_nine):
     for i in (0, 1):
         run("get", bucket_of_nine + "d1/k%d" % (3 + i))

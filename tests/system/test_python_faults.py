@@ -1,21 +1,25 @@
 """The Python client against a server that fails: bodies that break off, objects that change, refusals, silence. It asks the
 scriptable origin itself, for the proxy in between would mend most of it."""
 import base64
+import errno
 import hashlib
 import io
 import os
 import pickle
 import socket
+import stat
 import threading
 import time
 import types
 import zlib
 
+import net
 import pytest
 from content import content
 from pyserved import SOURCE  # noqa: F401 - the package's path
 
 from s3dlio_proxy import Client, Credentials, Retry, errors  # noqa: E402
+from s3dlio_proxy._transport import Cancel  # noqa: E402
 
 pytestmark = [pytest.mark.nosan, pytest.mark.ways("h1")]
 MIB = 1 << 20
@@ -118,6 +122,17 @@ def test_an_object_that_changes_meanwhile_is_read_anew_and_never_mixed(c, origin
         change_after(origin, size=size)
         assert read() == whole(version=2, size=size), name
         assert any(r.status == 412 for r in origin.log("/b/k"))
+
+
+@pytest.mark.parametrize("size", [SIZE + 5000, SIZE - 1000])
+def test_an_open_range_of_an_object_that_changes_meanwhile_is_of_the_new_version(c, origin, size):
+    """Its positions in the old version say nothing of the new one."""
+    for first in (10, -2 * MIB):
+        for read in (lambda u, n: dict(c.get_many([(u, n, None)]))[u, n, None], c.get_range):
+            origin.clear_rules()
+            change_after(origin, size=size)
+            assert read("s3://b/k", first) == whole(version=2, size=size)[first:]
+            assert any(r.status == 412 for r in origin.log("/b/k"))
 
 
 def test_an_object_that_never_holds_still_is_an_error(origin):
@@ -487,6 +502,32 @@ def test_a_completion_whose_answer_is_lost(c, origin, store):
     assert e.value.code == "NoSuchUpload"
 
 
+def test_an_exclusive_completion_whose_answer_is_lost(c, origin, store):
+    """The second try finds an object: our own, or another's."""
+    data = whole(size=3 * PART)
+    sums = [hashlib.md5(data[i:i + PART]).digest() for i in range(0, len(data), PART)]
+    tag = '"%s-3"' % hashlib.md5(b"".join(sums)).hexdigest()
+    for n, s in enumerate(sums, 1):
+        origin.on(method="PUT", when=lambda r, n=n: "partNumber=%d&" % n in r.query, status=200, headers={"ETag": '"%s"' % s.hex()})
+    refusal = {"status": 412, "body": b"<Error><Code>PreconditionFailed</Code></Error>"}
+    rules = list(origin.rules)
+    for etag in (tag, '"another"'):
+        origin.rules = list(rules)
+        store.complete(times=1, close=True)
+        store.complete(**refusal, call=lambda rec, etag=etag: origin.put("/b/k", len(data), etag=etag))
+        if etag == tag:
+            assert c.put("s3://b/k", data, part_size=PART, exclusive=True).etag == tag and store.aborted() == []
+        else:
+            with pytest.raises(errors.PreconditionFailedError):
+                c.put("s3://b/k", data, part_size=PART, exclusive=True)
+            assert len(store.aborted()) == 1
+    origin.rules = list(rules)
+    origin.put("/b/k", len(data), etag=tag)
+    store.complete(**refusal)
+    with pytest.raises(errors.PreconditionFailedError):   # nothing was unclear: that object was there before
+        c.put("s3://b/k", data, part_size=PART, exclusive=True)
+
+
 def test_a_completion_that_is_an_error_in_a_200(c, origin, store):
     store.complete(times=2, status=200, body=b"<Error><Code>InternalError</Code><Message>try again</Message></Error>")
     store.completed()
@@ -544,7 +585,94 @@ def test_a_download_that_is_called_off_leaves_nothing(c, origin, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_download_replaces_files_only(c, origin, tmp_path):
+    origin.put("/b/k", 1000, etag='"e"')
+    os.mkfifo(tmp_path / "pipe")
+    os.symlink("pipe", tmp_path / "to pipe")
+    for name in ("pipe", "to pipe"):
+        with pytest.raises(OSError) as e:
+            c.download("s3://b/k", tmp_path / name)
+        assert e.value.errno == errno.EINVAL and stat.S_ISFIFO(os.stat(tmp_path / name).st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["pipe", "to pipe"] and origin.count() == 0
+    (tmp_path / "file").write_bytes(b"old")
+    for target in ("file", "new"):
+        os.symlink(target, tmp_path / ("link to " + target))
+        c.download("s3://b/k", tmp_path / ("link to " + target))
+        assert (tmp_path / ("link to " + target)).is_symlink() and (tmp_path / target).read_bytes() == whole(size=1000)
+    long = "\u2603" * 80   # 240 bytes
+    assert c.download("s3://b/k", tmp_path / long) == 1000 and (tmp_path / long).read_bytes() == whole(size=1000)
+
+
 # ---- answers that are none
+
+@pytest.mark.parametrize("length", [None, "many", "-1"])
+def test_an_answer_without_a_size_is_none(c, origin, monkeypatch, length):
+    from s3dlio_proxy._types import object_info
+    headers = {"ETag": '"e"'} if length is None else {"ETag": '"e"', "Content-Length": length}
+    with pytest.raises(errors.ProtocolError) as e:
+        object_info("s3://b/k", headers)
+    assert e.value.uri == "s3://b/k"
+    assert object_info("s3://b/k", {"content-length": "0"}).size == 0
+
+
+def test_batches_that_were_not_answered_as_such_have_failed(c, origin):
+    for body in (b"<Error><Code>InternalError</Code><Message>no</Message></Error>", b"<html/>", b"not XML", b""):
+        origin.clear_rules()
+        origin.on(method="POST", status=200, body=body)
+        with pytest.raises(errors.BatchError) as e:
+            c.delete(["s3://b/1", "s3://b/2"])
+        assert [x.uri for x in e.value.errors] == ["s3://b/1", "s3://b/2"], body
+    origin.clear_rules()
+    origin.on(method="POST", status=200, body=b"<DeleteResult/>")
+    assert c.delete(["s3://b/1", "s3://b/2"]) == 2
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"objects": 3}', b'{"objects": [3]}', b'{"objects": [{"uri": 5}]}', b'{"purged": "x"}',
+                                  b'{"id": "j", "objects": {"a": 1}}'])
+def test_the_proxys_answers_that_lack_what_is_expected(c, origin, body):
+    origin.on(method="POST", path="/_s3dlio/warm", status=202, body=b'{"id": "j"}')
+    job = c.warm(["s3://b/k"], wait=False)
+    origin.clear_rules()
+    origin.on(when=lambda r: r.method != "POST", status=200, body=body)
+    origin.on(path="/_s3dlio/purge", status=200, body=b'{"purged": "x"}')
+    origin.on(path="/_s3dlio/warm", status=202, body=b"{}")
+    for ask in (lambda: list(c.objects()), job.status, job.cancel, lambda: c.purge(all=True),
+                lambda: c.warm(["s3://b/k"], wait=False)):
+        with pytest.raises(errors.ProtocolError):
+            ask()
+
+
+def test_calling_off_may_interrupt_itself():
+    """As when the collector ends a forgotten get_many() while one of its methods has the lock."""
+    cancel = Cancel()
+
+    class Body:
+        asked = 0
+
+        def __init__(self):
+            self._connection = self
+
+        @property
+        def sock(self):   # asked for while the lock is held
+            self.asked += 1
+            if self.asked == 1:
+                cancel.set()
+            raise OSError
+    cancel.add(Body())
+    t = threading.Thread(target=cancel.set, daemon=True)
+    t.start()
+    t.join(10 * net.SLOW)
+    assert not t.is_alive() and cancel.is_set
+
+
+def test_an_uploads_name_is_below_the_whole_of_its_uri(c, origin, tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    origin.on(method="PUT", status=200, headers={"ETag": '"e"'})
+    for uri, made in (("s3://b", "b/f"), ("s3://b/", "b/f"), ("s3://b/a/", "b/a/f"), ("s3://b/a//", "b/a//f"), ("s3://b//", "b//f"),
+                      ("s3://b/a", "b/a")):
+        assert c.upload(tmp_path / "f", uri).uri == "s3://" + made
+
+
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"<!DOCTYPE x [<!ENTITY a 'b'>]><ListBucketResult/>", b"<Other/>",
                                   b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",

@@ -1,5 +1,7 @@
 """The file system s3dlio:// of the Python package: fsspec's own suites for implementations, and what they do not ask."""
+import contextlib
 import datetime
+import gc
 import gzip
 import io
 import json
@@ -17,15 +19,17 @@ import net
 import pytest
 from pyserved import (SOURCE, counted, each_served, new_bucket, served, served_fast, served_moto,  # noqa: F401 - fixtures
                       served_versitygw)
+from test_python_processes import in_child
 
 import fsspec
 import fsspec.callbacks
 import fsspec.tests.abstract as abstract
-from s3dlio_proxy import Client, errors
+from s3dlio_proxy import Client, Credentials, Retry, errors
 from s3dlio_proxy._dircache import Listings
+from s3dlio_proxy._entries import check_below
 from s3dlio_proxy.fsspec import S3dlioFileSystem
 
-pytestmark = pytest.mark.nosan
+pytestmark = [pytest.mark.nosan, pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")]
 MIB = 1 << 20
 
 
@@ -392,6 +396,55 @@ def test_a_forgotten_writer_makes_nothing_and_says_so(fs, root, direct):
         pickle.dumps(fs.open(root + "/l", "xb"))
 
 
+WRAPPED = {"text": ("w", None), "gzip": ("wb", "gzip"), "text gzip": ("w", "gzip")}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("cycle", [False, True])
+def test_a_forgotten_text_or_compressed_writer_makes_nothing_and_says_so(fs, root, direct, kind, cycle):
+    mode, compression = WRAPPED[kind]
+    for n in (10, 6 * MIB):   # held, and a part that has been sent
+        f = fs.open(root + "/k", mode, block_size=5 * MIB, compression=compression)
+        f.write(noise(n).hex() if mode == "w" else noise(n))
+        if cycle:   # then the collector decides who is first
+            loop = [f]
+            loop.append(loop)
+            del loop
+        with pytest.warns(ResourceWarning, match="not closed: nothing was written"):
+            del f
+            gc.collect()
+        assert fs.find(root, refresh=True) == [] and uploads(direct, root) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with fs.open(root + "/k", mode, compression=compression) as f:
+            f.write("x" if mode == "w" else b"x")
+        del f
+        with pytest.raises(LookupError):
+            fs.open(root + "/l", "w", compression=compression, encoding="none such").write("x")
+    assert fs.find(root, refresh=True) == [root + "/k"]
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_a_writer_that_a_transaction_has_is_made_at_its_end_though_dropped(fs, root, kind):
+    mode, compression = WRAPPED[kind]
+    data = "x" * 100 if mode == "w" else b"x" * 100
+    with fs.transaction:
+        fs.open(root + "/dropped", mode, compression=compression).write(data)
+        with fs.open(root + "/closed", mode, compression=compression) as f:
+            f.write(data)
+        del f
+        gc.collect()
+        assert fs.find(root, refresh=True) == []
+    for name in ("dropped", "closed"):
+        with fs.open(root + "/" + name, mode.replace("w", "r"), compression=compression) as f:
+            assert f.read() == data
+    with pytest.raises(ZeroDivisionError), fs.transaction:
+        fs.open(root + "/never", mode, compression=compression).write(data)
+        1 / 0
+    gc.collect()
+    assert not fs.exists(root + "/never", refresh=True)
+
+
 def test_a_part_that_fails_ends_the_writer(fs, root, direct):
     with pytest.raises(errors.Error), fs.open(root + "/k", "wb", block_size=5 * MIB) as f:
         f.write(noise(6 * MIB))
@@ -621,6 +674,46 @@ def test_worker_processes(served_fast, method):  # noqa: F811
             t.join()
 
 
+@pytest.mark.parametrize("kind", ["binary", "small", "transaction", *WRAPPED])
+def test_a_forked_child_leaves_the_parents_writer_alone(fs, root, direct, kind):
+    """Whatever it does with it: the upload goes on in the parent, and the object is what that wrote."""
+    mode, compression = WRAPPED.get(kind, ("wb", None))
+    data = (noise(100) if kind == "small" else noise(6 * MIB))
+    data = data.hex() if mode == "w" else data
+
+    def child_with(f):
+        def child(do):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                do()
+                return f.closed
+        return child
+    more = data[:50]
+    stack = contextlib.ExitStack()
+    with stack:
+        if kind == "transaction":
+            stack.enter_context(fs.transaction)
+        f = fs.open(root + "/k", mode, block_size=5 * MIB, compression=compression)
+        f.write(data)
+        child = child_with(f)
+        assert in_child(lambda: child(f.close)) == 0
+        assert in_child(lambda: child(f.discard)) == 0
+        assert in_child(lambda: child(lambda: f.__exit__(ValueError, ValueError(), None))) == 0
+        if kind == "transaction":
+            assert in_child(lambda: child(lambda: fs.transaction.complete(True))) == 0
+        if mode == "wb" and not compression:
+            def write():
+                with pytest.raises(RuntimeError, match="before the fork"):
+                    f.write(more)
+            assert in_child(lambda: child(lambda: (write(), f.close()))) == 0
+        assert not fs.exists(root + "/k", refresh=True) and not f.closed
+        f.write(more)
+        f.close()
+    with fs.open(root + "/k", mode.replace("w", "r"), compression=compression) as f:
+        assert f.read() == data + more
+    assert uploads(direct, root) == []
+
+
 def test_instances_share_a_client_and_travel(served):  # noqa: F811
     options = {"endpoint_url": served.url, "key": "AK", "secret": "SK", "client_options": {"retries": 1}}
     one = fsspec.filesystem("s3dlio", **options)
@@ -639,6 +732,23 @@ def test_instances_share_a_client_and_travel(served):  # noqa: F811
     for wrong, error in (({"threads": 0}, ValueError), ({"key": "k"}, ValueError), ({"end_point": "x"}, TypeError)):
         with pytest.raises(error):
             S3dlioFileSystem(served.url, skip_instance_cache=True, **wrong)
+
+
+def test_instances_with_other_secrets_or_clients_are_others(served):  # noqa: F811
+    """What their repr does not show tells them apart."""
+    def with_secret(secret, token=None):
+        return {"endpoint_url": served.url, "credentials": Credentials("AK", secret, token)}
+    options = [with_secret("one"), with_secret("two"), with_secret("two", "token"),
+               {"client": Client(served.url)}, {"client": Client(served.url, headers={"x": "y"})},
+               {"client": Client(served.url, retries=Retry(attempts=2))}]
+    made = [fsspec.filesystem("s3dlio", **o) for o in options]
+    for i, fs in enumerate(made):
+        assert fs.client is options[i].get("client", fs.client)
+        assert fs.client._settings["credentials"] == options[i].get("credentials")
+        again, travelled = fsspec.filesystem("s3dlio", **options[i]), pickle.loads(pickle.dumps(fs))
+        assert again == fs == travelled and hash(again) == hash(fs) and travelled.client._settings == fs.client._settings
+        for other in made[:i]:
+            assert fs is not other and fs != other and hash(fs) != hash(other)
 
 
 def test_requests_are_signed_with_the_options_credentials(served):  # noqa: F811
@@ -676,3 +786,104 @@ def test_the_entry_point_makes_urls_work(served, tmp_path):  # noqa: F811
         **os.environ, "S3DLIO_PROXY_URL": served.url, "PYTHONPATH": os.pathsep.join([SOURCE, str(tmp_path / "site")])})
     assert r.returncode == 0, r.stderr
     assert r.stdout.split() == ["S3dlioFileSystem", bucket + "/a/b.txt", url]
+
+
+# ---- trees: what goes where, in which order, and what may be missing
+
+def test_a_tree_goes_whole_into_a_bucket_that_it_makes(fs, tree, tmp_path, monkeypatch):
+    """The bucket is slow to come: no file may be asked for before it is there."""
+    for name, data in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    make_bucket = fs.client.create_bucket
+
+    def slowly(bucket):
+        time.sleep(0.3)
+        make_bucket(bucket)
+    monkeypatch.setattr(fs.client, "create_bucket", slowly)
+    for n, fill in enumerate((lambda to: fs.copy(tree, to, recursive=True), lambda to: fs.mv(tree, to, recursive=True),
+                              lambda to: fs.put(str(tmp_path), to, recursive=True))):
+        new = "%s-%d" % (tree[:50], n)
+        fill(new)
+        assert {p[len(new) + 1:]: fs.cat(p) for p in fs.find(new, refresh=True)} == TREE
+
+
+def losing(monkeypatch, fs, direct, bucket, key):
+    """Another client deletes the object when it has been listed and not been copied yet."""
+    plan = S3dlioFileSystem._planned
+
+    def planned(self, *arguments):
+        pairs = plan(self, *arguments)
+        direct.delete_object(Bucket=bucket, Key=key)
+        return pairs
+    monkeypatch.setattr(S3dlioFileSystem, "_planned", planned)
+
+
+def test_a_copy_of_a_tree_passes_over_what_is_gone_and_nothing_else(fs, tree, direct, monkeypatch):
+    losing(monkeypatch, fs, direct, tree, "dir/b")
+    fs.copy(tree + "/dir", tree + "/again", recursive=True)
+    assert [p[len(tree) + 7:] for p in fs.find(tree + "/again")] == ["c", "sub/d", "sub/deep/e"]
+    nowhere = tree[:50] + "-none"
+    monkeypatch.setattr(S3dlioFileSystem, "makedirs", lambda *a, **kw: None)   # the bucket is not made, or removed again
+    with pytest.raises(FileNotFoundError):
+        fs.copy(tree + "/again", nowhere + "/x", recursive=True)
+    assert fs.exists(tree + "/again/c")
+
+
+def test_errors_of_a_copy_are_raised_by_either_spelling(fs, tree, direct, monkeypatch):
+    """mv() of older releases says onerror="raise", and removes the source afterwards."""
+    losing(monkeypatch, fs, direct, tree, "dir/b")
+    for how in ({"on_error": "raise"}, {"onerror": "raise"}):
+        fs.pipe(tree + "/dir/b", b"22")
+        with pytest.raises(FileNotFoundError):
+            fs.copy(tree + "/dir", tree + "/again", recursive=True, **how)
+
+
+def test_keys_that_lead_out_of_the_target_are_refused(served, tmp_path, monkeypatch):  # noqa: F811
+    """Also with a release of fsspec that does not look."""
+    if hasattr(fsspec.spec, "check_contained"):
+        monkeypatch.setattr(fsspec.spec, "check_contained", lambda *a: None)
+    fs, bucket = make(served), new_bucket(served, "leads-out")
+    fs.pipe(bucket + "/t/a", b"a")
+    target = tmp_path / "in" / "it"
+    target.mkdir(parents=True)
+    check_below(str(target), [str(target), str(target) + "/b/../c"])   # these stay
+    fs.pipe(bucket + "/t/../../out", b"out")
+    for lpath in (str(target) + "/", target):
+        with pytest.raises(ValueError, match="stay below"):
+            fs.get(bucket + "/t/", lpath, recursive=True)
+    assert os.listdir(tmp_path) == ["in"] and os.listdir(tmp_path / "in") == ["it"] and os.listdir(target) == []
+    os.symlink(tmp_path / "in", tmp_path / "elsewhere")   # the user's own links are theirs to make
+    fs.get(bucket + "/t/a", str(tmp_path / "elsewhere" / "a"))
+    assert (tmp_path / "in" / "a").read_bytes() == b"a"
+
+
+def test_what_is_told_of_an_object_holds_in_a_transaction_too(fs, root, tmp_path):
+    (tmp_path / "x.json").write_bytes(b"{}")
+    options = {"metadata": {"of": "test"}, "headers": {"Cache-Control": "no-cache"}}
+    with fs.transaction:
+        fs.pipe_file(root + "/piped", b"p", content_type="x/y", **options)
+        fs.put_file(str(tmp_path / "x.json"), root + "/put", **options)
+    for name, kind in (("piped", "x/y"), ("put", "application/json")):
+        told = fs.client.stat("s3://%s/%s" % (root, name))
+        assert (told.content_type, told.metadata, told.headers.get("cache-control")) == (kind, {"of": "test"}, "no-cache")
+
+
+def test_positions_from_the_end_are_of_one_version(fs, root, each_served, monkeypatch):  # noqa: F811
+    """The object changes between the question for its size and the one for its bytes."""
+    path, old, new = root + "/k", bytes(range(200)), bytes(range(100, 250)) * 2
+    other = make(each_served)
+    fs.pipe(path, old)
+    info, again = fs.info, []
+
+    def asked(*a, **kw):
+        found = info(*a, **kw)
+        if len(again) < 1:
+            again.append(1)
+            other.pipe(path, new)
+        return found
+    monkeypatch.setattr(fs, "info", asked)
+    for start, end in ((-20, -5), (None, -7), (5, -5)):
+        again.clear()
+        other.pipe(path, old)
+        assert fs.cat_file(path, start, end) == new[start:end]

@@ -159,6 +159,41 @@ def test_an_iterator_of_before_the_fork_says_so_and_harms_nobody(origin):
     assert [u for u, _ in it] == names[1:]
 
 
+def test_a_forked_child_leaves_the_parents_upload_alone(origin):
+    part = 5 << 20
+    origin.on(method="POST", when=lambda r: r.query == "uploads=", status=200,
+              body=b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+    origin.on(method="POST", when=lambda r: r.query == "uploadId=u", status=200,
+              body=b"<CompleteMultipartUploadResult><ETag>\"e-2\"</ETag></CompleteMultipartUploadResult>")
+    c = Client(origin.url, retries=0)
+    large, small = c.open("s3://b/large", "wb", part_size=part), c.open("s3://b/small", "wb")
+    large.write(bytes(part))
+    small.write(b"held")
+    net.wait_until("the part is there", lambda: any(r.method == "PUT" and r.status for r in origin.log("/b/large")))
+    had = origin.count()
+
+    def child():
+        upload = large._upload
+        for go_on in (lambda: large.write(b"x"), lambda: small.write(b"x"), lambda: upload.add(b"x"), upload.complete):
+            with pytest.raises(RuntimeError, match="before the fork"):
+                go_on()
+        upload.abort()
+        large.abort()
+        small.abort()
+        return large.closed and small.closed
+
+    def other_child():
+        large.close()
+        small.close()
+        return large.result is None and small.result is None
+    assert in_child(child) == 0 and in_child(other_child) == 0
+    assert origin.count() == had, "nothing was sent"
+    large.write(bytes(10))
+    large.close()
+    small.close()
+    assert large.result.etag == '"e-2"' and large.result.parts == 2 and small.result.size == 4
+
+
 @pytest.mark.ways("h1tls")
 def test_over_tls_the_parents_session_lives_on(http, origin):
     names = put_all(origin, 2)

@@ -149,6 +149,23 @@ def test_read_ahead_is_bounded_in_bytes(job, prefix):
     assert got["grown"] < 72 * MIB, "32 objects of 8 MiB would have been read ahead"
 
 
+def test_no_more_than_prefetch_objects_are_read_ahead(job):
+    assert job("read_ahead", prefetch=5) == [5, 6, 7]
+
+
+def test_the_order_of_a_rank_is_its_workers_in_turn(job):
+    """By single items it is the order itself; by batches it depends on how many workers there are and how large they are."""
+    got = job("interleaved")
+    order = got["order"]
+    assert got["2 of 1"] == got["3 of None"] == order
+    for name in ("2 of 4", "3 of 4"):
+        workers = int(name[0])
+        shares = [order[w::workers] for w in range(workers)]
+        cut = [[s[i:i + 4] for i in range(0, len(s), 4)] for s in shares]
+        turns = [batch for i in range(len(cut[0])) for c in cut for batch in c[i:i + 1]]
+        assert got[name] == sum(turns, [])
+
+
 def test_a_list_of_uris_is_small(job):
     got = job("uri_list")
     assert got["same"] and all(got["slice"]) and got["index error"]

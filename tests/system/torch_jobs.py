@@ -97,6 +97,35 @@ def epochs(url, prefix, **_):
     return found
 
 
+def read_ahead(url, prefix, prefetch):
+    """How many objects were asked for, or are about to be, when the consumer has had one, two, three."""
+    data = S3IterableDataset(prefix, client=Client(url), prefetch=prefetch)
+    taken = []
+
+    class Counting(UriList):
+        def __getitem__(self, index):
+            taken.append(index)
+            return super().__getitem__(index)
+    data.uris = Counting(data.uris)
+    items = iter(data)
+    counts = []
+    for _ in range(3):
+        next(items)
+        counts.append(len(taken))
+    return counts
+
+
+def interleaved(url, prefix, **_):
+    data = S3IterableDataset(prefix, client=Client(url), shuffle=True, seed=3, transform=length_and_number)
+    found = {"order": data.order()}
+    for workers, size in ((2, 1), (3, None), (2, 4), (3, 4)):
+        numbers = []
+        for _, n in loader(data, workers, "fork", batch_size=size):
+            numbers += [n] if size is None else n.tolist()
+        found["%d of %s" % (workers, size)] = numbers
+    return found
+
+
 def uneven(url, prefix, **_):
     found = {}
     for drop in (False, True):

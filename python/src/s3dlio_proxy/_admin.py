@@ -6,6 +6,7 @@ endpoint that is no s3dlio-proxy answers NotFoundError or another ResponseError.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -144,11 +145,15 @@ class Admin:
 
     def purge(self, document: Mapping[str, Any]) -> int:
         """See Client.purge()."""
-        return int(self.json("POST", "purge", document=document).get("purged", 0))
+        said = self.json("POST", "purge", document=document)
+        with _expected("purge"):
+            return int(said.get("purged", 0))
 
     def warm(self, document: Mapping[str, Any]) -> WarmJob:
         """See Client.warm()."""
-        return WarmJob(self, str(self.json("POST", "warm", document=document, expect=(202,), idempotent=False)["id"]))
+        said = self.json("POST", "warm", document=document, expect=(202,), idempotent=False)
+        with _expected("warm"):
+            return WarmJob(self, str(said["id"]))
 
     def objects(self, prefix: str) -> Iterator[CachedObject]:
         """See Client.objects()."""
@@ -156,9 +161,9 @@ class Admin:
         while True:
             query = _uri.query({"prefix": prefix or None, "max": str(_PAGE), "after": after})
             page = self.json("GET", "objects", query=query)
-            for o in page["objects"]:
-                yield CachedObject(uri=_cached_uri(o["uri"]), size=o.get("size"), cached=o["cached"], fraction=o["fraction"],
-                                   age_s=o["age_s"], pinned=o["pinned"], raw=o)
+            with _expected("objects"):
+                found = [_cached_object(o) for o in page["objects"]]
+            yield from found
             after = page.get("next")
             if after is None:
                 return
@@ -178,11 +183,26 @@ def _cached_uri(told: str) -> str:
     return "s3:/" + _uri.decode(told) if told.startswith("/") else told
 
 
+def _cached_object(o: Mapping[str, Any]) -> CachedObject:
+    return CachedObject(uri=_cached_uri(o["uri"]), size=o.get("size"), cached=o["cached"], fraction=o["fraction"],
+                        age_s=o["age_s"], pinned=o["pinned"], raw=o)
+
+
 def _warm_status(d: Mapping[str, Any]) -> WarmStatus:
-    o = d["objects"]
-    return WarmStatus(id=str(d["id"]), state=d["state"], total=o["total"], done=o["done"], failed=o["failed"],
-                      bytes_done=d["bytes"]["done"],
-                      errors=tuple((str(e.get("uri", "")), str(e.get("message", ""))) for e in d.get("errors", ())))
+    with _expected("warm"):
+        o = d["objects"]
+        return WarmStatus(id=str(d["id"]), state=d["state"], total=o["total"], done=o["done"], failed=o["failed"],
+                          bytes_done=d["bytes"]["done"],
+                          errors=tuple((str(e.get("uri", "")), str(e.get("message", ""))) for e in d.get("errors", ())))
+
+
+@contextlib.contextmanager
+def _expected(name: str) -> Iterator[None]:
+    """ProtocolError where an answer lacks what is taken from it, or has another kind of value there."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise errors.ProtocolError(f"the answer of {name} is none of an s3dlio-proxy: {type(e).__name__}: {e}") from e
 
 
 def warm_document(uris: Optional[Iterable[str]], prefix: Optional[str], manifest: Optional[str], pin: bool,

@@ -18,9 +18,10 @@ import argparse
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, BinaryIO, Optional
 
 from . import _uri, errors
 from ._transport import Retry
@@ -138,14 +139,31 @@ def _stat(client: Client, a: argparse.Namespace) -> int:
     return code
 
 
+def _is_special(path: str) -> bool:
+    """A device, a pipe: bytes go into it, and no file takes its place."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 def _get(client: Client, a: argparse.Namespace) -> int:
-    if a.target != "-":
+    if a.target == "-":
+        _pour(client, a, sys.stdout.buffer)
+    elif _is_special(a.target):
+        with open(a.target, "wb") as target:
+            _pour(client, a, target)
+    else:
         bar = sys.stderr.isatty() and not a.quiet
         try:
             client.download(a.uri, a.target, offset=a.offset, length=a.length, progress=True if bar else None)
         except ImportError:   # no tqdm: then without a bar
             client.download(a.uri, a.target, offset=a.offset, length=a.length)
-        return OK
+    return OK
+
+
+def _pour(client: Client, a: argparse.Namespace, target: BinaryIO) -> None:
     with client.open(a.uri, "rb") as f:
         f.seek(a.offset)
         left = a.length
@@ -153,9 +171,8 @@ def _get(client: Client, a: argparse.Namespace) -> int:
             data = f.read(1 << 20 if left is None else min(left, 1 << 20))
             if not data:
                 break
-            sys.stdout.buffer.write(data)
+            target.write(data)
             left = None if left is None else left - len(data)
-    return OK
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
+import stat
 import zlib
 from collections.abc import Mapping
 from typing import Callable, Optional, Protocol
@@ -87,15 +89,27 @@ class Checker:
 def download(open_stream: Callable[[], Stream], uri: str, path: str, reporter: Callable[[Optional[int]], Reporter]) -> int:
     """The object's bytes into the file `path`; how many they are. An object that changes on the way is begun again once.
     Raises Error, OSError of the file system; then `path` is what it was."""
+    path = _replaceable(path)
     try:
         return _download(open_stream(), uri, path, reporter)
     except errors.ObjectChangedError:
         return _download(open_stream(), uri, path, reporter)
 
 
+def _replaceable(path: str) -> str:
+    """Where the file is to be; OSError where what is there must not be replaced by one."""
+    path = os.path.realpath(path)
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):   # of a directory os.replace() says so
+            raise OSError(errno.EINVAL, "only a regular file can be replaced by a download", path)
+    return path
+
+
 def _download(stream: Stream, uri: str, path: str, reporter: Callable[[Optional[int]], Reporter]) -> int:
     folder, name = os.path.split(path)
-    part = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.part")
+    kept = os.fsdecode(os.fsencode(name)[:200])   # a file system counts bytes
+    part = os.path.join(folder, f".{kept}.{secrets.token_hex(6)}.part")
     with contextlib.closing(stream):
         first = stream.open().position
         check = Checker({} if stream.ranged else stream.headers)

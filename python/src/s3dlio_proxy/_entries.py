@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
 from fsspec.callbacks import DEFAULT_CALLBACK
@@ -78,6 +79,16 @@ def merged(paths: list[str], starts: list[Any], ends: list[Any],
             out.append((numbers, path, start, end))
     merged = {n for item in out for n in item[0]}
     return out + [i for i in single if i[0][0] not in merged]
+
+
+def check_below(root: str, targets: Iterable[str]) -> None:
+    """ValueError where a name with ".." in it leads out of the local directory that a tree goes to: keys may have such
+    names. `root` as make_path_posix() has it."""
+    top = os.path.realpath(root)
+    for target in targets:
+        if ".." in target[len(root.rstrip("/")):].split("/") and \
+                os.path.commonpath([top, os.path.realpath(target)]) != top:
+            raise ValueError(f"expected keys that stay below {root}, and one leads to {target[:200]}")
 
 
 def progress_of(callback: Any) -> Optional[Callable[[int, Optional[int]], None]]:

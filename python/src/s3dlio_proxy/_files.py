@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from . import errors
 from ._stream import Stream
 from ._transport import Transport
-from ._upload import MultipartUpload, PutOptions, put_plain
+from ._upload import MultipartUpload, PutOptions, check_process, put_plain
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -136,7 +136,8 @@ class ObjectReader(io.RawIOBase):
 
 class ObjectWriter(io.BufferedIOBase):
     """Writes an object. close() makes it; leaving a `with` by an exception, abort(), or being forgotten makes nothing.
-    `result` is what close() made. Memory: a part, and those under way."""
+    `result` is what close() made. Memory: a part, and those under way. It is of the process that opened it: in a forked
+    child close() and abort() leave the object to the parent, and write() raises RuntimeError."""
 
     def __init__(self, transport: Transport, uri: str, options: PutOptions) -> None:
         super().__init__()
@@ -147,6 +148,7 @@ class ObjectWriter(io.BufferedIOBase):
         self._buffer = bytearray()
         self._written = 0
         self._upload: Optional[MultipartUpload] = None
+        self._pid = os.getpid()
 
     def writable(self) -> bool:
         """True."""
@@ -160,6 +162,7 @@ class ObjectWriter(io.BufferedIOBase):
         """Takes all of it. Raises what an earlier part failed with; then the file is aborted."""
         if self.closed:
             raise ValueError("I/O operation on closed file")
+        check_process(self._pid)
         with memoryview(data) as given, given.cast("B") as view:
             size = len(view)
             try:
@@ -190,6 +193,8 @@ class ObjectWriter(io.BufferedIOBase):
         super().close()
         upload, self._upload = self._upload, None
         buffer, self._buffer = self._buffer, bytearray()
+        if self._pid != os.getpid():
+            return
         if upload is None:
             self.result = put_plain(self._transport, self._uri, buffer, self._options)
             return

@@ -8,7 +8,8 @@ Writing: nothing is in the store before the file is closed well. What becomes of
     close(), leaving a `with`               the object is made; in a transaction only when that ends
     leaving a `with` by an exception        nothing is made, and no part is left behind
     discard(), a transaction that fails     the same
-    forgotten without close()               the same, and a ResourceWarning
+    forgotten without close()               the same, and a ResourceWarning; in a transaction as if it were closed
+    anything in a forked child              nothing: the object is the parent's to make; write() raises RuntimeError
     flush()                                 does nothing: there is no half an object
 
 "ab" begins with what is there: copied by the store when it is 5 MiB or more, read otherwise. S3 has no append, so another
@@ -30,7 +31,7 @@ from fsspec.spec import AbstractBufferedFile
 from . import errors
 from ._copy import CopyUpload, like
 from ._files import ObjectReader
-from ._upload import PART_MIN, MultipartUpload, PutOptions, put_plain
+from ._upload import PART_MIN, MultipartUpload, PutOptions, check_process, put_plain
 
 if TYPE_CHECKING:
     from .fsspec import S3dlioFileSystem
@@ -128,6 +129,7 @@ class S3dlioFile(AbstractBufferedFile):
             raise io.UnsupportedOperation("not opened for writing")
         if self.closed:
             raise ValueError("I/O operation on closed file")
+        check_process(self._pid)
         with memoryview(data) as given, given.cast("B") as view:
             total, at = len(view), 0
             try:
@@ -150,6 +152,11 @@ class S3dlioFile(AbstractBufferedFile):
         part, self._tail = self._tail, bytearray()
         self._upload.add(part)
 
+    @property
+    def inherited(self) -> bool:
+        """Whether it was opened for writing in another process, which forked this one."""
+        return self.mode != "rb" and self._pid != os.getpid()
+
     def flush(self, force: bool = False) -> None:   # noqa: ARG002 - of the class above
         """Does nothing, see the head of this file."""
         if self.closed:
@@ -166,7 +173,9 @@ class S3dlioFile(AbstractBufferedFile):
                 reader.close()
             return
         self.closed = True
-        if self.autocommit:
+        if self.inherited:
+            self.discard()
+        elif self.autocommit:
             self.commit()
         elif self._tail and (self._upload or len(self._tail) > HELD_MAX):
             try:
@@ -177,6 +186,8 @@ class S3dlioFile(AbstractBufferedFile):
 
     def commit(self) -> None:
         """Makes the object, once. Does nothing after discard()."""
+        if self.inherited:
+            self.discard()
         if not self._pending:
             return
         self._pending = False
@@ -215,10 +226,17 @@ class S3dlioFile(AbstractBufferedFile):
         if getattr(self, "mode", "rb") == "rb":
             with contextlib.suppress(Exception):
                 self.close()
-        elif self._pending and self.autocommit:
-            warnings.warn(f"{self.path} was opened for writing and not closed: nothing was written", ResourceWarning,
-                          stacklevel=2, source=self)
+        else:
+            self.forget()
+
+    def forget(self) -> None:
+        """Nobody has it any more: it is discarded with a warning, unless it was closed or a transaction has it."""
+        if self._pending and self.autocommit:
+            inherited = self.inherited
             self.discard()
+            if not inherited:
+                warnings.warn(f"{self.path} was opened for writing and not closed: nothing was written", ResourceWarning,
+                              stacklevel=3, source=self)
 
 
 def _complete(upload: MultipartUpload, tail: bytearray) -> None:
@@ -249,7 +267,7 @@ class Layered(io.BufferedIOBase):
 
     def __init__(self, top: Any, file: S3dlioFile) -> None:
         super().__init__()
-        self._top, self._file = top, file
+        self._top, self.file = top, file
 
     def writable(self) -> bool:
         """True."""
@@ -269,20 +287,22 @@ class Layered(io.BufferedIOBase):
 
     def close(self) -> None:
         """Ends the compressed data and makes the object."""
+        if self.file.inherited:
+            self.discard()
         if not self.closed:
             super().close()
             try:
                 self._top.close()
             except BaseException:
-                self._file.discard()
+                self.file.discard()
                 raise
-            self._file.close()
+            self.file.close()
 
     def discard(self) -> None:
         """Makes nothing."""
         if not self.closed:
             super().close()
-            self._file.discard()
+            self.file.discard()
             with contextlib.suppress(ValueError):   # its last bytes find a closed file
                 self._top.close()
 
@@ -293,15 +313,48 @@ class Layered(io.BufferedIOBase):
         else:
             self.discard()
 
+    def __del__(self) -> None:
+        _forget(self, getattr(self, "file", None))
+
 
 class TextWriter(io.TextIOWrapper):
-    """Text over a file of ours; an exception in its `with` discards what was written."""
+    """Text over a file of ours, or one that compresses; an exception in its `with` discards what was written."""
+
+    def __init__(self, below: Any, **options: Any) -> None:
+        self._below = below
+        self._file: S3dlioFile = below.file if isinstance(below, Layered) else below
+        super().__init__(below, **options)
+
+    def close(self) -> None:
+        """Writes what it holds, and makes the object."""
+        if self._file.inherited:
+            self.discard()
+        else:
+            super().close()
+
+    def discard(self) -> None:
+        """Makes nothing."""
+        self._below.discard()
+        with contextlib.suppress(ValueError):   # what it still holds finds a closed file
+            super().close()
 
     def __exit__(self, kind: Optional[type[BaseException]], e: Optional[BaseException],
                  trace: Optional[TracebackType]) -> None:
         if kind is None:
             self.close()
-            return
-        self.buffer.discard()   # type: ignore[attr-defined]
-        with contextlib.suppress(ValueError):   # what it still holds finds a closed file
-            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        _forget(self, getattr(self, "_file", None))
+
+
+def _forget(layer: Any, file: Optional[S3dlioFile]) -> None:
+    """Of what stands over a file and was forgotten; io's own finalisers would close it, and so make half an object. What
+    a transaction has is closed: it is made at the end of that, as a plain file is."""
+    if file is None:
+        return
+    if file.autocommit:
+        file.forget()
+    with contextlib.suppress(Exception):   # what it still holds finds a closed file, or the interpreter ends
+        layer.close()

@@ -124,11 +124,14 @@ def _delete_batch(transport: Transport, bucket: str, keys: list[str]) -> Iterato
     try:
         _, data = transport.request("POST", f"/{bucket}", query="delete=", body=body, uri=_uri.join(bucket, ""),
                                     headers={"Content-MD5": digest, "Content-Type": "application/xml"})
+        root = _xml.parse(data)
+        if root.tag != "DeleteResult":   # a 200 may carry an error, which came up after the head had been sent
+            raise errors.ProtocolError(f"the answer is <{root.tag[:40]}> and no DeleteResult {_xml.text(root, 'Code')[:80]}")
     except errors.Error as e:
         for key in together:
             yield _failure(e.status, e.code, e.message, bucket, key)
         return
-    for item in _xml.children(_xml.parse(data), "Error"):
+    for item in _xml.children(root, "Error"):
         yield _failure(None, item.findtext("Code"), _xml.text(item, "Message", "no reason given"), bucket,
                        _xml.text(item, "Key"))
 

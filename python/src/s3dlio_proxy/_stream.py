@@ -45,6 +45,7 @@ class Stream:
         self.etag = etag
         self.position = first
         self.end: Optional[int] = None if length is None else first + length
+        self._asked = self.position, self.end   # what open() makes of it is of one version only
         self.ranged = first != 0 or length is not None
         self.size: Optional[int] = None
         self.headers: Mapping[str, str] = {}
@@ -209,7 +210,6 @@ class Stream:
         return self._restarting(lambda: self.readinto(view))
 
     def _restarting(self, read: Callable[[], T]) -> T:
-        first, end = self.position, self.end
         left = self._transport.retry.attempts - 1   # of these: bytes that are read again are no progress
         while True:
             try:
@@ -219,11 +219,12 @@ class Stream:
                 if self._pinned or left == 0:
                     raise
                 left -= 1
-                self._restart(first, end)
+                self._restart()
                 self._attempts.again(e)
 
-    def _restart(self, first: int, end: Optional[int]) -> None:
-        self.position, self.end, self.etag, self.size = first, end, None, None
+    def _restart(self) -> None:
+        self.position, self.end = self._asked
+        self.etag = self.size = None
         self._opened = self._ended = False
         self._since_failure = self._received = 0
 

@@ -72,7 +72,7 @@ class Cancel:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()   # the collector may end a forgotten iterator in any of these methods
         self._bodies: set[Any] = set()
 
     @property
@@ -84,7 +84,7 @@ class Cancel:
         """Calls it off; bodies that threads wait for end at once."""
         self._event.set()
         with self._lock:   # all of it: a body that is removed meanwhile must not have given its connection to another
-            for body in self._bodies:
+            for body in list(self._bodies):
                 with contextlib.suppress(OSError, AttributeError):   # it has ended by itself
                     _socket_of(body).shutdown(socket.SHUT_RDWR)
             self._bodies.clear()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from . import _uri
+from . import _uri, errors
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,13 @@ def iso_time(text: Optional[str]) -> Optional[datetime.datetime]:
 
 
 def object_info(uri: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Of the answer to a HEAD."""
+    """Of the answer to a HEAD. ProtocolError where it does not tell the size."""
     lower = {k.lower(): v for k, v in headers.items()}
-    length = lower.get("content-length", "0")
+    length = lower.get("content-length", "")
+    if not (length.isascii() and length.isdigit()):
+        raise errors.ProtocolError(f"the answer to a HEAD has no Content-Length that is one: {length[:40]!r}", uri=uri)
     return ObjectInfo(
-        uri=uri, size=int(length) if length.isdigit() else 0, etag=lower.get("etag"),
+        uri=uri, size=int(length), etag=lower.get("etag"),
         last_modified=http_time(lower.get("last-modified")), content_type=lower.get("content-type"),
         storage_class=lower.get("x-amz-storage-class"), version_id=lower.get("x-amz-version-id"),
         cache=lower.get("x-cache"), metadata=dict(_metadata(lower)), headers=lower)

@@ -76,8 +76,15 @@ def _content_md5(body: Body) -> str:
     return base64.b64encode(_md5(body).digest()).decode()
 
 
+def check_process(pid: int) -> None:
+    """RuntimeError in another process than `pid`, which began to write."""
+    if pid != os.getpid():
+        raise RuntimeError("this object was begun to be written before the fork: only the parent process can go on")
+
+
 class MultipartUpload:
-    """One upload. add() and complete() are of one thread; the parts travel on others, `threads` at most."""
+    """One upload. add() and complete() are of one thread; the parts travel on others, `threads` at most. It is of the
+    process that began it: in a forked child abort() does nothing, and add() and complete() raise RuntimeError."""
 
     def __init__(self, transport: Transport, uri: str, options: PutOptions, report: Optional[Reporter] = None) -> None:
         self.uri = uri
@@ -87,6 +94,7 @@ class MultipartUpload:
         self._parts: list[concurrent.futures.Future[str]] = []
         self._size = 0
         self._failure: Optional[BaseException] = None
+        self._pid = os.getpid()
         _, data = transport.request("POST", self._path, query="uploads=", headers=options.fields(), idempotent=False,
                                     uri=uri)
         self._id = _xml.text(_xml.parse(data, uri), "UploadId")
@@ -106,6 +114,7 @@ class MultipartUpload:
 
     def _add(self, size: int, send: Callable[..., str], *arguments: Any) -> None:
         """The next part, whose ETag is what send(number, *arguments) returns on another thread."""
+        check_process(self._pid)
         if len(self._parts) >= PARTS_MAX:
             raise ValueError(f"{self.uri}: more than {PARTS_MAX} parts: a larger part_size is needed")
         self._room.acquire()
@@ -140,6 +149,7 @@ class MultipartUpload:
 
     def complete(self) -> PutResult:
         """Waits for the parts and makes the object. On failure the upload is aborted."""
+        check_process(self._pid)
         try:
             etags = [p.result() for p in self._parts]
             self._pool.shutdown()
@@ -168,8 +178,10 @@ class MultipartUpload:
             except (errors.TransportError, errors.ServerError) as e:
                 unclear = True   # it may be done; then the upload is gone, and the object tells
                 attempts.again(e)
-            except errors.NotFoundError as e:
-                made = self._made(etags) if unclear and e.code == "NoSuchUpload" else None
+            except (errors.NotFoundError, errors.PreconditionFailedError) as e:
+                # There is an object, or no upload any more: both are what a first try that was done leads to.
+                gone = isinstance(e, errors.PreconditionFailedError) or e.code == "NoSuchUpload"
+                made = self._made(etags) if unclear and gone else None
                 if made is None:
                     raise
                 return made
@@ -186,6 +198,8 @@ class MultipartUpload:
 
     def abort(self) -> None:
         """Ends it and leaves nothing behind, as far as the server can be reached."""
+        if self._pid != os.getpid():   # the upload and its threads are the parent's
+            return
         self._pool.shutdown(wait=True, cancel_futures=True)
         with contextlib.suppress(errors.Error):
             self._transport.request("DELETE", self._path, query=_uri.query({"uploadId": self._id}), expect=(200, 204),

@@ -244,8 +244,9 @@ class Client:
         many bytes.
 
         The file appears under its name, and replaces another, only when it is complete and its size and MD5 or checksum,
-        where the answer tells one, are right: IntegrityError. progress: True for a bar (extra `progress`), or
-        function(done, total) in bytes. Memory: 4 MiB.
+        where the answer tells one, are right: IntegrityError. A symbolic link stays, and what it leads to is replaced; a
+        device or a pipe is not: OSError, EINVAL. progress: True for a bar (extra `progress`), or function(done, total) in
+        bytes. Memory: 4 MiB.
         """
         _check_range(offset, length)
         if length == 0:
@@ -326,7 +327,7 @@ class Client:
         """A file to an object; a URI that ends with '/' gets the file's name. Options are those of put()."""
         source = os.fspath(path)
         if _uri.split(uri)[1] == "" or uri.endswith("/"):
-            uri = uri.rstrip("/") + "/" + os.path.basename(source)
+            uri = (uri if uri.endswith("/") else uri + "/") + os.path.basename(source)
         return self.put(uri, pathlib.Path(source), progress=progress, **options)
 
     def delete(self, uris: Union[str, Iterable[str]]) -> int:

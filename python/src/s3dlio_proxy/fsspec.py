@@ -13,7 +13,7 @@ that it lacks one is never believed. Writes through this instance forget what th
 
 Bytes go through the proxy in parallel: cat(), cat_ranges(), get(), put() and pipe() of many use `threads`, copies are made
 by the store, deletions go in batches. An instance may be used in forked children and travels by pickle. fsspec makes one
-instance for each thread; they share a Client.
+instance for each thread; they share a Client. With client= or credentials= every call makes an instance of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import mimetypes
 import os
 import shutil
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -33,6 +32,7 @@ from typing import Any, Callable, Optional
 
 try:
     from fsspec.callbacks import DEFAULT_CALLBACK
+    from fsspec.implementations.local import make_path_posix
     from fsspec.spec import AbstractFileSystem
     from fsspec.utils import isfilelike, stringify_path
 except ImportError as e:
@@ -41,9 +41,21 @@ except ImportError as e:
 from . import _uri, errors
 from ._copy import COPY_PART, copy_object
 from ._dircache import Entry, Listings
-from ._entries import directory_entry, file_entry, is_plain, merged, missing, outermost, path_of, progress_of, split
+from ._entries import (
+    check_below,
+    directory_entry,
+    file_entry,
+    is_plain,
+    merged,
+    missing,
+    outermost,
+    path_of,
+    progress_of,
+    split,
+)
 from ._files import ObjectReader
 from ._fsspec_file import Layered, S3dlioFile, TextWriter
+from ._instances import Instances, remember, shared_client
 from ._transport import Transport
 from ._types import ObjectInfo
 from ._upload import MIB, PART_MIN, PLAIN_MAX, PutOptions
@@ -52,37 +64,11 @@ from .sigv4 import Credentials
 
 __all__ = ["S3dlioFile", "S3dlioFileSystem"]
 
-_clients: weakref.WeakValueDictionary[Any, Client] = weakref.WeakValueDictionary()
-_clients_lock = threading.Lock()
-_living: weakref.WeakValueDictionary[int, S3dlioFileSystem] = weakref.WeakValueDictionary()   # equal ones, too
-
-
-def _forked() -> None:
-    global _clients_lock  # noqa: PLW0603 - of this process from here on
-    _clients_lock = threading.Lock()
-    for fs in list(_living.values()):
-        fs.forget_threads()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-def _shared_client(url: Optional[str], credentials: Optional[Credentials], options: Mapping[str, Any]) -> Client:
-    key = (url, os.environ.get("S3DLIO_PROXY_URL"), os.environ.get("AWS_ENDPOINT_URL"), credentials,
-           tuple(sorted((k, repr(v)) for k, v in options.items())))
-    with _clients_lock:
-        client = _clients.get(key)
-        if client is None:
-            client = _clients[key] = Client(url, credentials=credentials, **options)
-        return client
-
-
 # What libraries pass to every file system.
 _OF_OTHERS = frozenset(("asynchronous", "loop", "batch_size", "max_paths", "add_docs", "add_aliases"))
 
 
-class S3dlioFileSystem(AbstractFileSystem):
+class S3dlioFileSystem(AbstractFileSystem, metaclass=Instances):
     """See the head of this file.
 
     endpoint_url: of the proxy, as the url of Client. key, secret, token, region: sign requests with these; or
@@ -114,13 +100,13 @@ class S3dlioFileSystem(AbstractFileSystem):
         super().__init__(**storage_options)
         if key is not None and secret is not None:
             credentials = Credentials(key, secret, token, region)
-        self.client = client if client is not None else _shared_client(endpoint_url, credentials, client_options or {})
+        self.client = client if client is not None else shared_client(endpoint_url, credentials, client_options or {})
         self.threads = threads
         self._options = PutOptions(part_size=max(part_size, PART_MIN), threads=upload_threads)
         self.dircache = Listings(listings_expiry_time if use_listings_cache else 0, listings_max)
         self._pool_lock = threading.Lock()
         self._pool: Optional[concurrent.futures.ThreadPoolExecutor] = None
-        _living[id(self)] = self
+        remember(self)
 
     def forget_threads(self) -> None:
         """In the child of a fork: the parent's threads are not here, and locks may be held by them."""
@@ -421,7 +407,8 @@ class S3dlioFileSystem(AbstractFileSystem):
         call(double)
         return pairs
 
-    def _run(self, pairs: list[tuple[Any, Any]], callback: Any, do: Callable[[Any, Any, Any], Any]) -> None:
+    def _run(self, pairs: list[tuple[Any, Any]], callback: Any, do: Callable[[Any, Any, Any], Any],
+             is_directory: Callable[[Any], bool] = lambda _: False) -> None:
         callback.set_size(len(pairs))
         lock = threading.Lock()
 
@@ -434,7 +421,12 @@ class S3dlioFileSystem(AbstractFileSystem):
                 with lock:
                     branch.close()
                     callback.relative_update(1)
-        self._map(one, pairs)
+        self._directories_first(one, pairs, [is_directory(source) for source, _ in pairs])
+
+    def _directories_first(self, do: Callable[[Any], Any], pairs: list[tuple[Any, Any]], are: list[bool]) -> None:
+        """They make the bucket that the files go to, which must not be asked for before."""
+        for now in (True, False):
+            self._map(do, [pair for pair, is_one in zip(pairs, are) if is_one is now])
 
     # ---- reading
 
@@ -444,9 +436,7 @@ class S3dlioFileSystem(AbstractFileSystem):
         if (start or 0) < 0 and end is None:
             return self._ranged(uri, start or 0, None)
         if (start or 0) < 0 or (end or 0) < 0:
-            size = self.info(path, refresh=True)["size"]
-            start = max(0, size + start) if start is not None and start < 0 else start
-            end = size + end if end is not None and end < 0 else end
+            return self._from_the_end(uri, start or 0, end)
         start = start or 0
         if end is not None and end <= start:
             return b""
@@ -454,15 +444,30 @@ class S3dlioFileSystem(AbstractFileSystem):
             return self._read(uri)
         return self._ranged(uri, start, None if end is None else end - start)
 
+    def _from_the_end(self, uri: str, start: int, end: Optional[int], tries: int = 3) -> bytes:
+        """Positions that were computed from a size are of the version that had it."""
+        entry = self.info(path_of(uri), refresh=True)
+        size, etag = entry["size"], entry.get("ETag")
+        first = max(0, size + start) if start < 0 else start
+        last = size if end is None else size + end if end < 0 else end
+        if last <= first:
+            return b""
+        try:
+            return self._ranged(uri, first, last - first, None if etag and etag.startswith("W/") else etag)
+        except errors.ObjectChangedError:
+            if tries < 2:
+                raise
+            return self._from_the_end(uri, start, end, tries - 1)
+
     def _read(self, uri: str) -> bytes:
         try:
             return self.client.get(uri)
         except errors.NotFoundError as e:
             raise self._why_missing(uri, e) from None
 
-    def _ranged(self, uri: str, offset: int, length: Optional[int]) -> bytes:
+    def _ranged(self, uri: str, offset: int, length: Optional[int], etag: Optional[str] = None) -> bytes:
         try:
-            return self.client.get_range(uri, offset, length)
+            return self.client.get_range(uri, offset, length, etag=etag)
         except errors.RangeError:
             return b""   # past the end, as files have it
         except errors.NotFoundError as e:
@@ -550,9 +555,13 @@ class S3dlioFileSystem(AbstractFileSystem):
 
     def get(self, rpath: Any, lpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
             maxdepth: Optional[int] = None, **kwargs: Any) -> None:
-        """Objects or trees to files, in parallel; see fsspec for what goes where."""
+        """Objects or trees to files, in parallel; see fsspec for what goes where. ValueError, and nothing is written, where
+        a key's ".." leads out of lpath."""
+        lpath = stringify_path(lpath)
         pairs = self._planned("get_file", lambda double: AbstractFileSystem.get(
             double, rpath, lpath, recursive=recursive, maxdepth=maxdepth))
+        if not isinstance(lpath, list):
+            check_below(make_path_posix(lpath), (target for _, target in pairs))
         self._run(pairs, callback, lambda source, target, branch: self.get_file(source, target, callback=branch, **kwargs))
 
     # ---- writing
@@ -572,7 +581,12 @@ class S3dlioFileSystem(AbstractFileSystem):
             binary = mode.replace("t", "") + "b"
             if binary == "rb":
                 return super().open(path, mode, block_size, cache_options, compression, **kwargs, **text)
-            return TextWriter(self.open(path, binary, block_size, cache_options, compression, **kwargs), **text)
+            below = self.open(path, binary, block_size, cache_options, compression, **kwargs)
+            try:
+                return TextWriter(below, **text)
+            except BaseException:   # of an encoding that there is not
+                below.discard()
+                raise
         if mode == "rb" or compression is None:
             return super().open(path, mode, block_size, cache_options, compression, **kwargs)
         from fsspec.compression import compr
@@ -595,14 +609,16 @@ class S3dlioFileSystem(AbstractFileSystem):
         """Bytes into an object; mode "create": FileExistsError where there is one."""
         self._write(path, mode, lambda exclusive: self.client.put(
             self.uri(path), value, part_size=self._options.part_size, threads=self._options.threads, exclusive=exclusive,
-            **kwargs), lambda file: file.write(value))
+            **kwargs), lambda file: file.write(value), kwargs)
 
-    def _write(self, path: str, mode: str, put: Callable[[bool], Any], write: Callable[[Any], Any]) -> None:
+    def _write(self, path: str, mode: str, put: Callable[[bool], Any], write: Callable[[Any], Any],
+               options: Mapping[str, Any]) -> None:
         if mode not in ("overwrite", "create"):
             raise ValueError(f"expected the mode 'overwrite' or 'create', not {mode!r}")
         create = mode == "create"
         if self._intrans:
-            with self.open(path, "xb" if create else "wb") as file:
+            kept = {k: v for k, v in options.items() if k != "progress"}
+            with self.open(path, "xb" if create else "wb", **kept) as file:
                 write(file)
             return
         if create and self.exists(path):   # not every server knows If-None-Match
@@ -632,7 +648,7 @@ class S3dlioFileSystem(AbstractFileSystem):
         if os.path.isdir(source):
             self.makedirs(rpath, exist_ok=True)
             return
-        content_type = content_type or mimetypes.guess_type(source)[0]
+        told = {"content_type": content_type or mimetypes.guess_type(source)[0], **kwargs}
 
         def write(file: Any) -> None:
             with open(source, "rb") as local:
@@ -642,14 +658,15 @@ class S3dlioFileSystem(AbstractFileSystem):
                     callback.relative_update(len(data))
         self._write(rpath, mode, lambda exclusive: self.client.upload(
             source, self.uri(rpath), part_size=self._options.part_size, threads=self._options.threads, exclusive=exclusive,
-            content_type=content_type, progress=progress_of(callback), **kwargs), write)
+            progress=progress_of(callback), **told), write, told)
 
     def put(self, lpath: Any, rpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
             maxdepth: Optional[int] = None, **kwargs: Any) -> None:
         """Files or trees to objects, in parallel; see fsspec for what goes where."""
         pairs = self._planned("put_file", lambda double: AbstractFileSystem.put(
             double, lpath, rpath, recursive=recursive, maxdepth=maxdepth))
-        self._run(pairs, callback, lambda source, target, branch: self.put_file(source, target, callback=branch, **kwargs))
+        self._run(pairs, callback, lambda source, target, branch: self.put_file(source, target, callback=branch, **kwargs),
+                  lambda source: os.path.isdir(os.fspath(source)))
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         """A copy made by the store, of any size, with its content type and metadata."""
@@ -666,8 +683,10 @@ class S3dlioFileSystem(AbstractFileSystem):
             self.invalidate_cache(path2)
 
     def copy(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: Optional[int] = None,
-             on_error: Optional[str] = None, **kwargs: Any) -> None:
-        """Objects or trees, in parallel; see fsspec for what goes where."""
+             on_error: Optional[str] = None, onerror: Optional[str] = None, **kwargs: Any) -> None:
+        """Objects or trees, in parallel; see fsspec for what goes where. on_error: "raise" or "ignore", which passes over
+        objects that are gone when their turn comes; of trees that is the default. onerror: as older fsspec spells it."""
+        on_error = on_error or onerror
         ignore = on_error == "ignore" or (on_error is None and recursive)
         pairs = self._planned("cp_file", lambda double: AbstractFileSystem.copy(
             double, path1, path2, recursive=recursive, maxdepth=maxdepth))
@@ -676,9 +695,9 @@ class S3dlioFileSystem(AbstractFileSystem):
             try:
                 self.cp_file(*pair)
             except FileNotFoundError:
-                if not ignore:
+                if not ignore or self.exists(pair[0], refresh=True):   # then it is the target that is missing
                     raise
-        self._map(one, pairs)
+        self._directories_first(one, pairs, self._map(lambda pair: self.isdir(pair[0]), pairs))
 
     def touch(self, path: str, truncate: bool = True, **kwargs: Any) -> None:
         """Makes an empty object. Without truncate it fails where there is one: an object's time cannot be set."""

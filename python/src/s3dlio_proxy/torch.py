@@ -9,8 +9,10 @@ listed when the dataset is made, without empty ones whose key ends in "/". Every
 Invariants
 - Over all ranks and workers of an epoch each item comes exactly once, unless `drop_tail` leaves the last few out so that
   each rank gets as many as the others.
-- The order depends on seed, epoch and the list only, never on the number of workers or on timing (`ordered=False` gives
-  that up for speed). set_epoch() reaches workers that are kept (`persistent_workers`): the epoch is in shared memory.
+- The order of a rank's items (`order()`) depends on seed, epoch and the list only, never on timing, and each worker keeps
+  to it; `ordered=False` gives that up for speed. How a DataLoader's batches interleave the workers' items depends on its
+  num_workers and batch_size; with a batch size of 1, or None, it is that order. set_epoch() reaches workers that are kept
+  (`persistent_workers`): the epoch is in shared memory.
 - At most `prefetch` objects and about `prefetch_bytes` are read ahead in each worker process.
 - The list is one block of bytes, not a str for each item: forked workers share its pages, since nothing in it is
   reference-counted, and spawned ones get it as one copy.
@@ -178,7 +180,8 @@ class S3IterableDataset(IterableDataset):
         if worker is not None:
             mine = mine[worker.id::worker.num_workers]
         wanted = (self.uris[i] for i in mine)
-        found = self.client.get_many(wanted, ordered=self.ordered, threads=self.prefetch, max_bytes=self.prefetch_bytes)
+        found = self.client.get_many(wanted, ordered=self.ordered, threads=self.prefetch, window=self.prefetch,
+                                     max_bytes=self.prefetch_bytes)
         for uri, data in found:
             sample = Sample(uri, data)
             yield sample if self.transform is None else self.transform(sample)
